@@ -1,0 +1,29 @@
+//! `./tests/bench ID`: one figure against its reference, both in turns within one run.
+
+/// A figure's id and how it is measured; it prints its own last lines (see [`line`]).
+const FIGURES: &[(&str, fn() -> anyhow::Result<()>)] = &[];
+
+/// The line a figure ends with. `ratio` is how ours compares with the reference, as `goal` is stated.
+pub fn line(id: &str, what: &str, ratio: f64, ours: f64, reference: f64, unit: &str, goal: &str) {
+    println!("{id} {what} ratio={ratio:.3} ours={ours:.3} reference={reference:.3} unit={unit} goal={goal}");
+}
+
+/// The middle of `values` (of an even number, the lower of the two in the middle); NaN of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn main() -> anyhow::Result<()> {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let known = || FIGURES.iter().map(|(id, _)| *id).collect::<Vec<_>>().join(", ");
+    anyhow::ensure!(!asked.is_empty(), "name a figure: {}", known());
+    for id in asked {
+        let (_, measure) = FIGURES
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(&id))
+            .ok_or_else(|| anyhow::anyhow!("no figure {id:?}; there are {}", known()))?;
+        measure()?;
+    }
+    Ok(())
+}
