@@ -26,7 +26,9 @@ pub enum IdError {
         bytes: usize,
     },
     /// A character outside letters, digits and `._-:@+`, or a first character `.`, `-`.
-    #[error("{what} {text:?} has {character:?} at byte {at}; letters, digits and ._-:@+ are allowed, the first not . or -")]
+    #[error(
+        "{what} {text:?} has {character:?} at byte {at}; letters, digits and ._-:@+ are allowed, the first not . or -"
+    )]
     Character {
         /// Which id.
         what: &'static str,

@@ -227,7 +227,11 @@ source_text!(
 
 fn check_address(text: &str) -> Result<(), SourceError> {
     if text.contains(':') && text.parse::<std::net::Ipv6Addr>().is_err() {
-        return Err(SourceError { what: "address", text: text.chars().take(80).collect(), rule: "is not an IPv6 address" });
+        return Err(SourceError {
+            what: "address",
+            text: text.chars().take(80).collect(),
+            rule: "is not an IPv6 address",
+        });
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".:_-".contains(c);
     source_rule("address", text, 253, allowed, "may have letters, digits and .:_- only")

@@ -4,9 +4,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    ChainLink, ChainPosition, Content, ContentKind, FullBackup, Job, JobId, Millis, QueueName, ReasonCode, RelativePath, Source,
-    Transport,
-    digest::{Hasher, DigestChoice},
+    ChainLink, ChainPosition, Content, ContentKind, FullBackup, Job, JobId, Millis, QueueName, ReasonCode,
+    RelativePath, Source, Transport,
+    digest::{DigestChoice, Hasher},
     job::{HostAddress, JOB_VERSION, ModuleName},
     report::Reason,
 };
@@ -130,7 +130,9 @@ fn fetchable(message: &Message, filename: Option<&str>) -> Result<(Source, Optio
     let path = if folder.is_empty() {
         name.clone()
     } else {
-        RelativePath::new(folder).and_then(|folder| folder.join(&name)).map_err(|error| format!("rsync_model: {error}"))?
+        RelativePath::new(folder)
+            .and_then(|folder| folder.join(&name))
+            .map_err(|error| format!("rsync_model: {error}"))?
     };
     let source = Source {
         transport: Transport::RsyncDaemon,
@@ -143,7 +145,8 @@ fn fetchable(message: &Message, filename: Option<&str>) -> Result<(Source, Optio
     let Some(full_name) = present(message.last_all_filename.as_deref()) else { return Ok((source, None)) };
     let full = FullBackup {
         name: RelativePath::new(full_name).map_err(|error| format!("last_all_filename: {error}"))?,
-        made_at: seconds_field(message.last_all_time.unwrap_or(0.0), "last_all_time").map_err(|error| error.to_string())?,
+        made_at: seconds_field(message.last_all_time.unwrap_or(0.0), "last_all_time")
+            .map_err(|error| error.to_string())?,
     };
     let is_full = full.name == name;
     let chain = ChainLink {

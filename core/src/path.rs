@@ -20,7 +20,9 @@ pub enum PathError {
     #[error("the path is empty")]
     Empty,
     /// Longer than [`MAX_PATH_BYTES`] or a component longer than [`MAX_COMPONENT_BYTES`].
-    #[error("the path has {0} bytes, or a part of it is too long; at most {MAX_PATH_BYTES}, a part {MAX_COMPONENT_BYTES}")]
+    #[error(
+        "the path has {0} bytes, or a part of it is too long; at most {MAX_PATH_BYTES}, a part {MAX_COMPONENT_BYTES}"
+    )]
     TooLong(usize),
     /// Begins with `/`.
     #[error("the path {0:?} is absolute")]

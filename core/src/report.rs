@@ -91,7 +91,9 @@ impl Outcome {
 
     /// From its JSON text.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Stored, Self::Failed, Self::Refused, Self::Cancelled].into_iter().find(|outcome| outcome.as_str() == text)
+        [Self::Stored, Self::Failed, Self::Refused, Self::Cancelled]
+            .into_iter()
+            .find(|outcome| outcome.as_str() == text)
     }
 }
 
