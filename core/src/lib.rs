@@ -16,6 +16,7 @@ pub mod path;
 pub mod queue;
 pub mod redis_link;
 pub mod report;
+pub mod step;
 pub mod time;
 pub mod token;
 
