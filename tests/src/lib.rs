@@ -1,1 +1,17 @@
-//! tests
+//! Real services for the tests of every crate: each test starts its own on free ports of 127.0.0.1 in temporary folders, and
+//! they end with it. Depends on no crate of the product.
+#![allow(clippy::expect_used, clippy::missing_panics_doc)] // a kit that can't start a service says so by a panic
+
+mod binary;
+mod port;
+mod process;
+mod redis;
+mod rsyncd;
+mod wait;
+
+pub use binary::binary;
+pub use port::free_port;
+pub use process::Process;
+pub use redis::Redis;
+pub use rsyncd::Rsyncd;
+pub use wait::{wait_until, wait_until_blocking};

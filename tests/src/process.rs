@@ -1,0 +1,89 @@
+//! A real service as a child process. It ends with its value, and with the test process even when that is killed: a small
+//! shell holds the other end of a pipe and kills the service's process group once the pipe closes.
+
+use std::{
+    io,
+    os::unix::process::CommandExt,
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// A child in a process group of its own.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    guard: Child,
+    /// Never written: that it is open is what the guard waits for the end of.
+    _guarded: Option<ChildStdin>,
+}
+
+impl Process {
+    /// Starts `command` in a new process group, with a guard beside it.
+    ///
+    /// # Errors
+    /// When the program, or `sh`, cannot be started.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        let child = command.process_group(0).spawn()?;
+        let guard = Command::new("sh")
+            .args(["-c", "read -r _; kill -KILL -- \"-$0\" 2>/dev/null", &child.id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        match guard {
+            Ok(mut guard) => {
+                let _guarded = guard.stdin.take();
+                Ok(Self { child, guard, _guarded })
+            }
+            Err(error) => {
+                signal_group(&child, Signal::KILL);
+                Err(error)
+            }
+        }
+    }
+
+    /// The child's process id, which is its group's too.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends `signal` to the whole group.
+    pub fn signal(&self, signal: Signal) {
+        signal_group(&self.child, signal);
+    }
+
+    /// The exit status when the child has ended.
+    ///
+    /// # Errors
+    /// When the child cannot be waited for.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Sends `signal` to the whole group and waits for the child's end.
+    ///
+    /// # Errors
+    /// When the child cannot be waited for.
+    pub fn end(mut self, signal: Signal) -> io::Result<ExitStatus> {
+        self.signal(signal);
+        self.child.wait()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The guard goes first, so that it cannot kill a group that got the same number later.
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
+        signal_group(&self.child, Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+fn signal_group(child: &Child, signal: Signal) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, signal);
+    }
+}
