@@ -1,0 +1,79 @@
+//! `[catalog]`: which back-end, and where.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The back-end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CatalogKind {
+    /// One file on this machine, one indexer.
+    #[default]
+    Sqlite,
+    /// A cluster, any number of indexers.
+    Elasticsearch,
+}
+
+impl CatalogKind {
+    /// As in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Elasticsearch => "elasticsearch",
+        }
+    }
+}
+
+/// `[catalog]`, the same in every program that opens it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CatalogConfig {
+    /// `sqlite` or `elasticsearch`.
+    pub kind: CatalogKind,
+    /// SQLite's file; on a local disk, never on NFS.
+    pub path: PathBuf,
+    /// `[catalog.elasticsearch]`.
+    pub elasticsearch: ElasticsearchConfig,
+}
+
+impl Default for CatalogConfig {
+    fn default() -> Self {
+        Self {
+            kind: CatalogKind::Sqlite,
+            path: PathBuf::from("/var/lib/longshore/catalog.db"),
+            elasticsearch: ElasticsearchConfig::default(),
+        }
+    }
+}
+
+/// `[catalog.elasticsearch]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ElasticsearchConfig {
+    /// `http://host:9200` or `https://...`, with a path when a proxy wants one. Several: tried in turn.
+    pub urls: Vec<String>,
+    /// What every index begins with.
+    pub prefix: String,
+    /// A private certificate authority, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// How long one request may take, in seconds.
+    pub timeout_seconds: u64,
+    /// Shards of each month's index.
+    pub shards: u32,
+    /// Copies of each shard on other machines.
+    pub replicas: u32,
+}
+
+impl Default for ElasticsearchConfig {
+    fn default() -> Self {
+        Self {
+            urls: vec!["http://127.0.0.1:9200".to_owned()],
+            prefix: "longshore".to_owned(),
+            ca_file: None,
+            timeout_seconds: 30,
+            shards: 1,
+            replicas: 1,
+        }
+    }
+}
