@@ -1,0 +1,65 @@
+//! The registry's tables. A step is never changed once released; a new one is added after it.
+//!
+//! `id` of `business` and `backup_type` is the row number that the seed's tables use to point at them; everything else
+//! points by the ids that messages carry.
+
+use rusqlite_migration::{M, Migrations};
+
+const STEPS: &[M<'_>] = &[M::up(
+    "
+    CREATE TABLE business (
+        id INTEGER PRIMARY KEY,
+        business_id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE backup_type (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE
+    ) STRICT;
+    CREATE TABLE cluster (
+        cluster_id TEXT NOT NULL PRIMARY KEY,
+        name TEXT NOT NULL,
+        queue_address TEXT,
+        queue_size INTEGER,
+        reported_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE node (
+        node_id TEXT NOT NULL PRIMARY KEY,
+        cluster_id TEXT REFERENCES cluster (cluster_id),
+        name TEXT NOT NULL,
+        address TEXT,
+        weight INTEGER,
+        bandwidth_bytes_per_second INTEGER,
+        size_bytes INTEGER,
+        used_bytes INTEGER,
+        reported_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE instance (
+        key TEXT NOT NULL PRIMARY KEY,
+        server_id TEXT NOT NULL,
+        type TEXT NOT NULL REFERENCES backup_type (name),
+        instance TEXT NOT NULL,
+        business_id TEXT NOT NULL REFERENCES business (business_id),
+        name TEXT NOT NULL,
+        address TEXT,
+        interval_seconds INTEGER,
+        UNIQUE (server_id, type, instance)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX instance_by_business ON instance (business_id);
+    CREATE INDEX instance_by_type ON instance (type);
+    CREATE INDEX node_by_cluster ON node (cluster_id);
+    CREATE TABLE version (number INTEGER NOT NULL) STRICT;
+    INSERT INTO version VALUES (0);
+    ",
+)];
+
+/// All steps, oldest first.
+pub(super) const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_step_is_valid() {
+        assert_eq!(super::MIGRATIONS.validate(), Ok(()));
+    }
+}

@@ -1,0 +1,95 @@
+use serde_json::json;
+
+use super::*;
+
+async fn registry() -> (tempfile::TempDir, Registry) {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::open(&folder.path().join("registry.sqlite")).unwrap();
+    registry.import::<Business>("id,business_id,name\n7,31,西游\n8,40,Reef\n".into()).await.unwrap();
+    registry.import::<TypeEntry>("[{\"id\":1,\"name\":\"mysql\"},{\"id\":2,\"name\":\"redis\"}]".into()).await.unwrap();
+    (folder, registry)
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap()
+}
+
+#[tokio::test]
+async fn a_seed_dump_and_a_seed_api_answer_give_the_same_instances() {
+    let (_folder, registry) = registry().await;
+    let dump = "id,name,server_id,backup_type_id,business_id,instance\n1,主库,111111,1,7,3306\n";
+    let done = registry.import::<InstanceEntry>(dump.into()).await.unwrap();
+    assert_eq!(done, Imported { rows: 1, added: 1, changed: 0 });
+    let from_dump: Vec<InstanceEntry> = registry.list().await.unwrap();
+    assert_eq!(from_dump[0].business_id.as_str(), "31");
+    let answer = json!({"objects": [{
+        "id": 1, "name": "主库", "server_id": "111111", "instance": 3306, "backup_type_id": 1, "business_id": 7,
+        "backup_type": {"id": 1, "name": "mysql"}, "business": {"id": 7, "business_id": 31, "name": "西游"},
+    }]});
+    let done = registry.import::<InstanceEntry>(answer.to_string()).await.unwrap();
+    assert_eq!(done, Imported { rows: 1, added: 0, changed: 0 });
+    assert_eq!(registry.list::<InstanceEntry>().await.unwrap(), from_dump);
+}
+
+#[tokio::test]
+async fn one_wrong_row_stops_the_whole_import_and_names_its_line() {
+    let (_folder, registry) = registry().await;
+    let before = registry.version().await.unwrap();
+    let file =
+        "server_id,type,instance,business_id\n1,mysql,3306,31\n../1,mysql,3306,31\n1,oracle,1,31\n1,mysql,2,99\n";
+    let error = registry.import::<InstanceEntry>(file.into()).await.unwrap_err();
+    let RegistryError::Rows(errors) = error else { panic!("{error}") };
+    assert_eq!(errors.rows.iter().map(|row| row.line).collect::<Vec<_>>(), [3, 4, 5]);
+    assert!(errors.rows[1].error.contains("oracle"), "{:?}", errors.rows);
+    assert!(registry.list::<InstanceEntry>().await.unwrap().is_empty());
+    assert_eq!(registry.version().await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn nodes_of_the_seed_come_in_gigabytes_and_keep_their_number() {
+    let (_folder, registry) = registry().await;
+    registry.import::<Cluster>("id,name,queue_address,queue_size\n1,华东,10.0.0.9,5\n".into()).await.unwrap();
+    registry.import::<NodeEntry>("id,cluster_id,ip,size,used\n5,1,10.0.1.5,4000,1500\n".into()).await.unwrap();
+    let node: NodeEntry = registry.get("5".into()).await.unwrap();
+    assert_eq!(node.size_bytes, Some(4000 << 30));
+    assert_eq!(node.cluster_id.unwrap().as_str(), "1");
+    let error =
+        registry.import::<NodeEntry>("id,cluster_id,ip,size,used\n6,2,10.0.1.6,1,1\n".into()).await.unwrap_err();
+    let RegistryError::Rows(errors) = error else { panic!("{error}") };
+    assert!(errors.rows[0].error.contains("cluster 2"), "{:?}", errors.rows);
+}
+
+#[tokio::test]
+async fn what_is_pointed_at_is_not_removed() {
+    let (_folder, registry) = registry().await;
+    registry.import::<InstanceEntry>("server_id,type,instance,business_id\n1,mysql,3306,31\n".into()).await.unwrap();
+    for error in [
+        registry.remove::<Business>("31".into()).await.unwrap_err(),
+        registry.remove::<TypeEntry>("mysql".into()).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, RegistryError::InUse { .. }), "{error}");
+    }
+    registry.remove::<InstanceEntry>("1/mysql/3306".into()).await.unwrap();
+    registry.remove::<Business>("31".into()).await.unwrap();
+    assert!(matches!(registry.remove::<Business>("31".into()).await, Err(RegistryError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn a_patch_changes_what_it_names_and_never_the_key() {
+    let (_folder, registry) = registry().await;
+    let node = NodeEntry::from_import(
+        &import::rows("node_id,weight\nn1,50\n").unwrap()[0],
+        &Connection::open_in_memory().unwrap(),
+    );
+    registry.add(node.clone().unwrap()).await.unwrap();
+    assert!(matches!(registry.add(node.unwrap()).await, Err(RegistryError::Taken { .. })));
+    let changed: NodeEntry = registry.patch("n1".into(), object(json!({"weight": 0}))).await.unwrap();
+    assert_eq!(changed.weight, Some(0));
+    let changed: NodeEntry = registry.patch("n1".into(), object(json!({"weight": null}))).await.unwrap();
+    assert_eq!(changed.weight, None);
+    for bad in [json!({"node_id": "n2"}), json!({"wieght": 3}), json!({"weight": -1}), json!({"cluster_id": "none"})] {
+        assert!(registry.patch::<NodeEntry>("n1".into(), object(bad.clone())).await.is_err(), "{bad}");
+    }
+    let error = registry.put(TypeEntry { name: "folder".parse().unwrap(), id: Some(1) }).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Taken { .. }), "{error}");
+}
