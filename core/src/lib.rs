@@ -7,16 +7,22 @@
 pub mod beat;
 pub mod canonical;
 pub mod chain;
+pub mod config;
 pub mod digest;
+pub mod exit;
 pub mod ids;
 pub mod incoming;
 pub mod job;
 pub mod legacy;
+pub mod metrics;
 pub mod path;
 pub mod queue;
 pub mod redis_link;
 pub mod report;
+pub mod shutdown;
+pub mod startup;
 pub mod step;
+pub mod telemetry;
 pub mod time;
 pub mod token;
 

@@ -1,0 +1,281 @@
+//! Configuration: one way for every program. Later wins: built-in defaults, the main file, `conf.d/*.toml` and
+//! `NAME.d/*.toml` beside it, the environment, flags. Every problem names where it is, the key, and the nearest known key;
+//! all problems are told at once, and none is left for later: nothing starts on a configuration that has one.
+//!
+//! # A program's part
+//! ```
+//! use longshore_core::config::{self, ByteSize, ConfigArgs, Program, RedisConfig, SeedMap, SeedTo, Setting, Span, seed_key};
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// Every struct has `#[serde(default)]`, or names the keys that must be given by leaving them without a default.
+//! #[derive(Debug, Serialize, Deserialize)]
+//! struct Puller {
+//!     node_id: String,
+//!     #[serde(default)]
+//!     redis: RedisConfig,
+//!     #[serde(default)]
+//!     transfer: Transfer,
+//! }
+//!
+//! #[derive(Debug, Serialize, Deserialize)]
+//! #[serde(default)]
+//! struct Transfer {
+//!     slots: u16,
+//!     reserve: ByteSize,
+//!     watchdog: Span,
+//! }
+//!
+//! impl Default for Transfer {
+//!     fn default() -> Self {
+//!         Self { slots: 4, reserve: ByteSize::gib(10), watchdog: Span::seconds(60) }
+//!     }
+//! }
+//!
+//! const SEED: SeedMap = SeedMap {
+//!     global: &[
+//!         seed_key("node_id", SeedTo::Key("node_id")),
+//!         seed_key("work_thread", SeedTo::Key("transfer.slots")),
+//!         seed_key("reserve", SeedTo::Gib("transfer.reserve")),
+//!         seed_key("redis_host", SeedTo::Host("redis.address")),
+//!         seed_key("redis_port", SeedTo::Port("redis.address")),
+//!         seed_key("mysqlkeeptime", SeedTo::Ignored("the seed never used it")),
+//!     ],
+//!     sections: None,
+//! };
+//!
+//! const PROGRAM: Program = Program {
+//!     name: "longshore-puller",
+//!     default_files: &["/etc/longshore/puller.toml", "/etc/uuzuback.conf"],
+//!     seed: Some(&SEED),
+//! };
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let file = folder.path().join("uuzuback.conf");
+//! std::fs::write(&file, "[global]\nnode_id = 5 # of the dashboard\nwork_thread = 8\nredis_host = 10.0.0.5\nredis_port = 6379\n")?;
+//! // `ConfigArgs` is flattened into the program's clap struct, so `-c FILE` and `--set KEY=VALUE` are there already.
+//! let args = ConfigArgs { file: Some(file), ..ConfigArgs::default() };
+//! let loaded = config::load::<Puller>(&PROGRAM, &args, &[Setting::flag("--slots", "transfer.slots", 2)])?;
+//! assert_eq!(loaded.value.transfer.slots, 2);
+//! assert_eq!(loaded.value.redis.address, "10.0.0.5:6379");
+//! assert!(loaded.show(true)?.contains("slots = 2  # flag --slots"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Rules
+//! - `*.toml` is TOML; any other file is the seed's INI (see [`SeedMap`]), and environment and flags use the native keys there too.
+//! - `LONGSHORE__TRANSFER__SLOTS=8` sets `transfer.slots`; an empty variable takes an optional value away. A list is
+//!   `a b c`, `a,b,c` or `["a b", "c"]`.
+//! - Beside `/etc/longshore/puller.toml`, `/etc/longshore/conf.d/*.toml` is for every program configured in that folder,
+//!   and `/etc/longshore/puller.d/*.toml` for this one; each in the order of names. A seed file has neither.
+//! - A [`Secret`] `x` may be given as `x_file`.
+//! - Paths are taken as written: a relative one is relative to the working directory, wherever it is written.
+
+mod arguments;
+mod environment;
+mod error;
+mod ini;
+mod reader;
+mod redis;
+mod secret;
+mod seed;
+mod show;
+mod toml_file;
+mod units;
+mod value;
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use self::value::{Node, Table, Value};
+pub use self::{
+    arguments::{ConfigArgs, ConfigCommand, Setting},
+    error::{ConfigError, Origin, Problem},
+    redis::{RedisConfig, SentinelConfig},
+    secret::Secret,
+    seed::{SeedKey, SeedMap, SeedSections, SeedTo, seed_key},
+    units::{ByteSize, Span, UnitError},
+};
+
+/// What the loader must know of a program.
+#[derive(Debug)]
+pub struct Program {
+    /// As it is called on the command line.
+    pub name: &'static str,
+    /// Without `-c`, the first of these that exists is the main file.
+    pub default_files: &'static [&'static str],
+    /// How it reads a file of the seed; without it, a main file must be TOML.
+    pub seed: Option<&'static SeedMap>,
+}
+
+/// A configuration that was read without a problem.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// The values.
+    pub value: T,
+    /// The files read, the main one first.
+    pub files: Vec<PathBuf>,
+    given: Node,
+}
+
+impl<T> Loaded<T> {
+    /// Where the value of the dotted `key` came from.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.given.at(key.split('.')).map_or(Origin::Default, |node| node.origin.clone())
+    }
+
+    /// A problem with the value of `key` that only the program can see, told as the loader tells its own.
+    pub fn problem(&self, key: &str, what: impl Into<String>) -> Problem {
+        Problem::new(self.origin(key), key, what)
+    }
+}
+
+impl<T: Serialize> Loaded<T> {
+    /// The values in use as TOML, defaults included, secrets as `(secret)`; with `origin`, where each came from.
+    ///
+    /// # Errors
+    /// When a value can't be written as TOML.
+    pub fn show(&self, origin: bool) -> Result<String, anyhow::Error> {
+        show::show(&self.value, &self.given, origin).map_err(anyhow::Error::msg)
+    }
+}
+
+/// Loads the configuration of `program`; `settings` are the program's own flags, and win over everything.
+///
+/// # Errors
+/// [`ConfigError`] with every problem found.
+pub fn load<T: DeserializeOwned>(
+    program: &Program,
+    args: &ConfigArgs,
+    settings: &[Setting],
+) -> Result<Loaded<T>, ConfigError> {
+    load_with(program, args, settings, std::env::vars_os())
+}
+
+/// [`load`] with a given environment.
+///
+/// # Errors
+/// [`ConfigError`] with every problem found.
+pub fn load_with<T: DeserializeOwned>(
+    program: &Program,
+    args: &ConfigArgs,
+    settings: &[Setting],
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded<T>, ConfigError> {
+    let main = match &args.file {
+        Some(file) => Some(file.clone()),
+        None => program.default_files.iter().map(PathBuf::from).find(|file| file.exists()),
+    };
+    let nothing = || -> Arc<Path> { Path::new("no configuration file").into() };
+    let mut given = Node::new(Value::Table(Table::new()), Origin::file(&nothing(), 0));
+    let mut files = Vec::new();
+    let mut problems = Vec::new();
+    let mut seed = None;
+    if let Some(main) = main {
+        let is_toml = main.extension().is_some_and(|extension| extension == "toml");
+        if !is_toml {
+            seed = program.seed;
+        }
+        match read_main(program, &main, is_toml) {
+            Ok(node) => given = node,
+            Err(wrong) => problems.extend(wrong),
+        }
+        let beside = if is_toml { files_beside(&main) } else { Ok(Vec::new()) };
+        files.push(main);
+        match beside {
+            Ok(beside) => {
+                for file in beside {
+                    match read_toml(&file) {
+                        Ok(node) => given.lay_over(node),
+                        Err(wrong) => problems.extend(wrong),
+                    }
+                    files.push(file);
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    problems.extend(environment::lay_variables(&mut given, environment));
+    for setting in args.set.iter().chain(settings) {
+        environment::lay_flag(&mut given, &setting.flag, &setting.key, &setting.value);
+    }
+    if !problems.is_empty() {
+        return Err(problems.into());
+    }
+    let value = reader::read(given.clone()).map_err(|mut problems| {
+        problems.iter_mut().filter(|problem| problem.what == reader::MISSING).for_each(|problem| {
+            if let Some(name) = seed.and_then(|seed| seed.seed_name(&problem.key)) {
+                problem.what = format!("missing; in this file it is called `{name}`");
+            } else if files.is_empty() {
+                problem.what = format!("missing; give -c FILE, or write one of {}", program.default_files.join(", "));
+            }
+        });
+        ConfigError::from(problems)
+    })?;
+    Ok(Loaded { value, files, given })
+}
+
+fn read_main(program: &Program, file: &Path, is_toml: bool) -> Result<Node, Vec<Problem>> {
+    if is_toml {
+        return read_toml(file);
+    }
+    let path: Arc<Path> = file.into();
+    let Some(seed) = program.seed else {
+        let what = format!("{} reads TOML; name the file something.toml", program.name);
+        return Err(vec![Problem::new(Origin::file(&path, 0), "", what)]);
+    };
+    let bytes = std::fs::read(file).map_err(|error| unreadable(&path, &error))?;
+    seed.apply(ini::parse(&bytes, &path)?, &path)
+}
+
+fn read_toml(file: &Path) -> Result<Node, Vec<Problem>> {
+    let path: Arc<Path> = file.into();
+    let bytes = std::fs::read(file).map_err(|error| unreadable(&path, &error))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => toml_file::parse(&text, &path),
+        Err(error) => {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+            Err(vec![Problem::new(Origin::file(&path, line), "", "not UTF-8; save the file as UTF-8")])
+        }
+    }
+}
+
+fn unreadable(path: &Arc<Path>, error: &std::io::Error) -> Vec<Problem> {
+    vec![Problem::new(Origin::file(path, 0), "", format!("can't be read: {error}"))]
+}
+
+/// `conf.d/*.toml`, then `NAME.d/*.toml`, beside NAME.toml.
+fn files_beside(main: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let folder = main.parent().unwrap_or(Path::new(""));
+    let own = main.file_stem().map(|stem| {
+        let mut name = stem.to_owned();
+        name.push(".d");
+        folder.join(name)
+    });
+    let mut all = Vec::new();
+    for part in [Some(folder.join("conf.d")), own].into_iter().flatten() {
+        let unreadable = |error: std::io::Error| {
+            Problem::new(Origin::file(&part.as_path().into(), 0), "", format!("can't be listed: {error}"))
+        };
+        let entries = match std::fs::read_dir(&part) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(unreadable(error)),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let file = entry.map_err(unreadable)?.path();
+            if file.extension().is_some_and(|extension| extension == "toml") {
+                files.push(file);
+            }
+        }
+        files.sort();
+        all.extend(files);
+    }
+    Ok(all)
+}

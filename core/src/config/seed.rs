@@ -1,0 +1,163 @@
+//! From the seed's keys to ours. Each program declares the keys that it knows, the ones that it knows and does not need
+//! included; any other is an error with the nearest of them.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use super::{
+    error::{Origin, Problem, suggestion},
+    ini::{Entry, Section},
+    value::{Node, Table, Value},
+};
+
+/// The seed's section whose keys are the program's own.
+const GLOBAL: &str = "global";
+
+/// What a program makes of a seed file.
+#[derive(Debug)]
+pub struct SeedMap {
+    /// Keys of `[global]`; they go to dotted native keys.
+    pub global: &'static [SeedKey],
+    /// What other sections are; without it they are errors.
+    pub sections: Option<SeedSections>,
+}
+
+/// Sections other than `[global]`: entries of a native table, by the section's name.
+#[derive(Debug)]
+pub struct SeedSections {
+    /// The native table, such as `instance` for `[instance.NAME]`.
+    pub table: &'static str,
+    /// Keys of a section; they go to keys of the entry.
+    pub keys: &'static [SeedKey],
+}
+
+/// One key of the seed, in lower case, and what becomes of it.
+#[derive(Debug)]
+pub struct SeedKey {
+    /// The seed's name.
+    pub seed: &'static str,
+    /// Where its value goes, and how it is changed.
+    pub to: SeedTo,
+}
+
+/// A seed key's way to a native one (dotted, relative to the root or to the section's entry).
+#[derive(Debug, Clone, Copy)]
+pub enum SeedTo {
+    /// As it is; numbers and truth values are read as the native key wants them.
+    Key(&'static str),
+    /// A count of KiB, to a size in bytes.
+    Kib(&'static str),
+    /// A count of GiB, to a size in bytes.
+    Gib(&'static str),
+    /// Names split by blanks, to a list.
+    Words(&'static str),
+    /// The host part of a `host:port`.
+    Host(&'static str),
+    /// The port part of a `host:port`.
+    Port(&'static str),
+    /// Known, checked for nothing, not needed; the text says why.
+    Ignored(&'static str),
+}
+
+impl SeedTo {
+    /// The native key, unless ignored.
+    pub fn native(self) -> Option<&'static str> {
+        match self {
+            Self::Key(key) | Self::Kib(key) | Self::Gib(key) | Self::Words(key) => Some(key),
+            Self::Host(key) | Self::Port(key) => Some(key),
+            Self::Ignored(_) => None,
+        }
+    }
+}
+
+/// Shorthand for a [`SeedKey`].
+pub const fn seed_key(seed: &'static str, to: SeedTo) -> SeedKey {
+    SeedKey { seed, to }
+}
+
+impl SeedMap {
+    /// The seed's name of the native key `path`.
+    pub(super) fn seed_name(&self, path: &str) -> Option<&'static str> {
+        let inside = self.sections.as_ref().and_then(|sections| {
+            let rest = path.strip_prefix(sections.table)?.strip_prefix('.')?;
+            let (_, key) = rest.rsplit_once('.')?;
+            Some((sections.keys, key))
+        });
+        let (keys, key) = inside.unwrap_or((self.global, path));
+        keys.iter().find(|known| known.to.native() == Some(key)).map(|known| known.seed)
+    }
+
+    /// The native tree of a seed file's sections.
+    pub(super) fn apply(&self, sections: BTreeMap<String, Section>, path: &Arc<Path>) -> Result<Node, Vec<Problem>> {
+        let mut root = Node::new(Value::Table(Table::new()), Origin::file(path, 0));
+        let mut problems = Vec::new();
+        for (name, section) in sections {
+            if name == GLOBAL {
+                convert(&mut root, self.global, section.entries, path, &mut problems);
+            } else if let Some(known) = &self.sections {
+                let mut entry = Node::new(Value::Table(Table::new()), Origin::file(path, section.line));
+                convert(&mut entry, known.keys, section.entries, path, &mut problems);
+                root.put(&[known.table, &name], entry);
+            } else {
+                let what = format!("unknown section [{name}]; this program reads [{GLOBAL}] only");
+                problems.push(Problem::new(Origin::file(path, section.line), "", what));
+            }
+        }
+        if problems.is_empty() { Ok(root) } else { Err(problems) }
+    }
+}
+
+fn convert(
+    into: &mut Node,
+    keys: &[SeedKey],
+    mut entries: BTreeMap<String, Entry>,
+    path: &Arc<Path>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut ports = Vec::new();
+    for known in keys {
+        let Some(entry) = entries.remove(known.seed) else { continue };
+        let origin = Origin::File { path: Arc::clone(path), line: entry.line, seed_key: Some(known.seed.into()) };
+        let mut wrong = |what: String| problems.push(Problem::new(origin.clone(), known.seed, what));
+        let (native, text) = match known.to {
+            SeedTo::Key(native) | SeedTo::Words(native) | SeedTo::Host(native) => (native, entry.value),
+            SeedTo::Kib(native) | SeedTo::Gib(native) => {
+                let Ok(count) = entry.value.parse::<u64>() else {
+                    wrong(format!("{:?} is not a whole number", entry.value));
+                    continue;
+                };
+                let unit = if matches!(known.to, SeedTo::Kib(_)) { "KiB" } else { "GiB" };
+                (native, format!("{count}{unit}"))
+            }
+            SeedTo::Port(native) => {
+                match entry.value.parse::<u16>() {
+                    Ok(port) => ports.push((native, port, origin)),
+                    Err(_) => wrong(format!("{:?} is not a port", entry.value)),
+                }
+                continue;
+            }
+            SeedTo::Ignored(_) => continue,
+        };
+        let path: Vec<&str> = native.split('.').collect();
+        if matches!(known.to, SeedTo::Words(_)) {
+            let words = text.split_ascii_whitespace().map(|word| Node::word(word, origin.clone())).collect();
+            into.put(&path, Node::new(Value::List(words), origin));
+        } else {
+            into.put(&path, Node::word(text, origin));
+        }
+    }
+    for (native, port, origin) in ports {
+        let path: Vec<&str> = native.split('.').collect();
+        match into.at(path.iter().copied()) {
+            Some(Node { value: Value::Word(host), origin }) => {
+                let joined = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+                let origin = origin.clone();
+                into.put(&path, Node::word(joined, origin));
+            }
+            _ => problems.push(Problem::new(origin, "", "a port without its host")),
+        }
+    }
+    for (key, entry) in entries {
+        let what = format!("unknown key{}", suggestion(&key, keys.iter().map(|known| known.seed)));
+        problems.push(Problem::new(Origin::file(path, entry.line), key, what));
+    }
+}

@@ -1,0 +1,98 @@
+//! Configuration as a tree whose every value knows its origin. Layers are trees; a later layer is laid over an earlier one.
+
+use std::collections::BTreeMap;
+
+use super::error::Origin;
+
+/// A table's entries.
+pub(super) type Table = BTreeMap<String, Node>;
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    pub(super) value: Value,
+    pub(super) origin: Origin,
+}
+
+/// What a layer can say.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    /// Text that is text: a TOML string.
+    Text(String),
+    /// Text whose type the reader of it decides: from INI, the environment or a flag.
+    Word(String),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    List(Vec<Node>),
+    Table(Table),
+}
+
+impl Node {
+    pub(super) fn new(value: Value, origin: Origin) -> Self {
+        Self { value, origin }
+    }
+
+    pub(super) fn word(text: impl Into<String>, origin: Origin) -> Self {
+        Self::new(Value::Word(text.into()), origin)
+    }
+
+    /// The node at a dotted path's parts, if there is one.
+    pub(super) fn at<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Self> {
+        path.into_iter().try_fold(self, |node, key| match &node.value {
+            Value::Table(table) => table.get(key),
+            _ => None,
+        })
+    }
+
+    /// Lays `over` on this: tables are joined key by key, anything else is replaced. `x` and `x_file` are two ways to say
+    /// one thing, so a layer that says one of them takes the other of an earlier layer away.
+    pub(super) fn lay_over(&mut self, over: Self) {
+        match (&mut self.value, over.value) {
+            (Value::Table(base), Value::Table(over)) => {
+                for (key, node) in over {
+                    base.remove(&format!("{key}_file"));
+                    if let Some(plain) = key.strip_suffix("_file") {
+                        base.remove(plain);
+                    }
+                    match base.get_mut(&key) {
+                        Some(below) => below.lay_over(node),
+                        None => {
+                            base.insert(key, node);
+                        }
+                    }
+                }
+            }
+            (base, over_value) => {
+                *base = over_value;
+                self.origin = over.origin;
+            }
+        }
+    }
+
+    /// Puts `node` at `path`, making tables on the way; what was there is replaced.
+    pub(super) fn put(&mut self, path: &[&str], node: Self) {
+        let Some((first, rest)) = path.split_first() else {
+            *self = node;
+            return;
+        };
+        if !matches!(self.value, Value::Table(_)) {
+            self.value = Value::Table(Table::new());
+        }
+        if let Value::Table(table) = &mut self.value {
+            let origin = node.origin.clone();
+            table
+                .entry((*first).to_owned())
+                .or_insert_with(|| Self::new(Value::Table(Table::new()), origin))
+                .put(rest, node);
+        }
+    }
+
+    /// Takes the node at `path` away; a path into a list takes the list. Whether something went.
+    pub(super) fn remove(&mut self, path: &[String]) -> bool {
+        let Some((first, rest)) = path.split_first() else { return false };
+        let Value::Table(table) = &mut self.value else { return false };
+        let below_went = !rest.is_empty() && table.get_mut(first).is_some_and(|below| below.remove(rest));
+        below_went || table.remove(first).is_some()
+    }
+}

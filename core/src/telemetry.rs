@@ -1,0 +1,123 @@
+//! Logs: lines for a person at a terminal, JSON for anything else, on standard error; times in UTC, RFC 3339. With a log file
+//! (the seed's `log`, `error_log`), the file has them, and standard error only errors, so that cron's mail still tells of
+//! those.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, filter::LevelFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
+};
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Plain on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// A line for people.
+    Plain,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `--log-format` and `--log-level`; flatten it into a program's arguments. They win over the `[log]` table.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct LogArgs {
+    /// How log lines look; auto is plain on a terminal and json otherwise
+    #[arg(long, value_name = "FORMAT", global = true, value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// error, warn, info, debug, trace, or a filter such as info,longshore_puller=debug
+    #[arg(long, value_name = "LEVEL", global = true)]
+    pub log_level: Option<String>,
+}
+
+/// The `[log]` table, the same in every program.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogConfig {
+    /// As `--log-format`.
+    pub format: LogFormat,
+    /// As `--log-level`; without it, info.
+    pub level: Option<String>,
+    /// Append the log to this file instead of standard error.
+    pub file: Option<PathBuf>,
+    /// Append errors to this file as well.
+    pub error_file: Option<PathBuf>,
+}
+
+/// Why logging can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// A log file can't be opened.
+    #[error("log file {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The level is not one.
+    #[error("log level {level:?}: {why}; write error, warn, info, debug, trace, or info,longshore_puller=debug")]
+    Level {
+        /// As given.
+        level: String,
+        /// The parser's words.
+        why: String,
+    },
+    /// Called twice.
+    #[error("logging was started already")]
+    Started,
+}
+
+/// Starts logging for the whole process.
+///
+/// # Errors
+/// [`TelemetryError`], when a log file can't be opened for appending or the level is not one.
+pub fn init(args: &LogArgs, config: &LogConfig) -> Result<(), TelemetryError> {
+    let level = args.log_level.as_ref().or(config.level.as_ref()).map_or("info", String::as_str);
+    let filter = || {
+        EnvFilter::builder()
+            .parse(level)
+            .map_err(|error| TelemetryError::Level { level: level.to_owned(), why: error.to_string() })
+    };
+    let format = args.log_format.unwrap_or(config.format);
+    let terminal = io::stderr().is_terminal();
+    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = Vec::new();
+    match &config.file {
+        Some(file) => {
+            layers.push(lines(format, false, Mutex::new(append(file)?)).with_filter(filter()?).boxed());
+            layers.push(lines(format, terminal, io::stderr).with_filter(LevelFilter::ERROR).boxed());
+        }
+        None => layers.push(lines(format, terminal, io::stderr).with_filter(filter()?).boxed()),
+    }
+    if let Some(file) = &config.error_file {
+        layers.push(lines(format, false, Mutex::new(append(file)?)).with_filter(LevelFilter::ERROR).boxed());
+    }
+    tracing_subscriber::registry().with(layers).try_init().map_err(|_| TelemetryError::Started)
+}
+
+fn lines<W>(format: LogFormat, terminal: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(terminal);
+    match (format, terminal) {
+        (LogFormat::Plain, _) | (LogFormat::Auto, true) => layer.boxed(),
+        (LogFormat::Json, _) | (LogFormat::Auto, false) => layer.json().flatten_event(true).with_ansi(false).boxed(),
+    }
+}
+
+fn append(path: &Path) -> Result<File, TelemetryError> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(|source| TelemetryError::File { path: path.to_owned(), source })
+}
