@@ -180,6 +180,11 @@ impl JobId {
         Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
+    /// The id's 16 bytes; they sort as its text does.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
     /// The time in the id's first 48 bits.
     pub fn time(&self) -> crate::Millis {
         let mut millis = [0u8; 8];
