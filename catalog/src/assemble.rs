@@ -5,10 +5,15 @@ use std::collections::HashMap;
 
 use longshore_core::{
     JobId,
-    chain::{self, ChainLink, ChainPosition, ChainState},
+    chain::{self, ChainLink, ChainPosition, ChainState, FullBackup},
 };
 
 use crate::{Backup, Chain};
+
+/// The full whose other members are needed to restore `wanted`; `None` when it is restored alone.
+pub(crate) fn full_needed(wanted: &Backup) -> Option<&FullBackup> {
+    link_of(wanted).filter(|link| link.position != ChainPosition::Full).map(|link| &link.full)
+}
 
 /// The chain that ends with `wanted`. `members` are stored backups of the same instance and the same full, made no later
 /// than it, in any order; `wanted` may be among them. They are not needed for a backup without a chain or a full.

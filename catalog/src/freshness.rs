@@ -12,6 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Cursor, backup::point_of};
 
+/// The name of the list of instances, in cursors.
+pub(crate) const INSTANCES_LIST: &str = "instances";
+/// The name of the list of hosts, in cursors.
+pub(crate) const HOSTS_LIST: &str = "hosts";
+
 /// What is known of one instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Freshness {
@@ -113,6 +118,11 @@ impl Freshness {
         }
     }
 
+    /// The cursor after this record.
+    pub(crate) fn cursor_after(&self) -> Cursor {
+        Cursor::of(INSTANCES_LIST, &(&self.key.server_id, &self.key.backup_type, &self.key.instance))
+    }
+
     /// When the next good point is due: the last one plus the interval. `None` when there never was one.
     pub fn due_at(&self) -> Option<Millis> {
         let good = self.last_good.as_ref()?;
@@ -155,4 +165,11 @@ pub struct HostSeen {
     pub seen_at: Millis,
     /// What the agent said.
     pub beat: HostBeat,
+}
+
+impl HostSeen {
+    /// The cursor after this host.
+    pub(crate) fn cursor_after(&self) -> Cursor {
+        Cursor::of(HOSTS_LIST, &self.beat.server_id)
+    }
 }

@@ -8,9 +8,14 @@
 mod assemble;
 mod backup;
 mod config;
+mod entry;
 mod error;
 mod freshness;
 mod search;
+mod sqlite;
+mod words;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use longshore_core::{InstanceKey, JobId, Millis, Report, ServerId};
@@ -31,6 +36,20 @@ pub enum Access {
     Write,
     /// Everyone else: reads only, creates nothing.
     Read,
+}
+
+/// Opens the catalog that the configuration names. Nothing is created or reached yet: that is the first call's, so a
+/// program may start before its catalog does, and [`Catalog::health`] says how it stands.
+///
+/// # Errors
+/// When the configuration can't be right.
+pub fn open(config: &CatalogConfig, access: Access) -> Result<Arc<dyn Catalog>> {
+    match config.kind {
+        CatalogKind::Sqlite => Ok(Arc::new(sqlite::SqliteCatalog::new(&config.path, access)?)),
+        CatalogKind::Elasticsearch => {
+            Err(CatalogError::Config("kind = \"elasticsearch\" is not in this build".to_owned()))
+        }
+    }
 }
 
 /// Whether the catalog answers, and what it is.

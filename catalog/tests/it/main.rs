@@ -1,0 +1,5 @@
+//! The catalog against real back-ends.
+
+mod contract;
+mod samples;
+mod sqlite;
