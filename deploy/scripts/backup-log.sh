@@ -87,11 +87,15 @@ backup_begin() {
     put_right
 
     exec 3>&2
+    # The tools' messages, in a file without a name, so that a kill leaves none behind; not in back_dir, which may be full.
     messages=$(mktemp "${TMPDIR:-/tmp}/longshore-backup.XXXXXX")
+    exec 2>"$messages"
+    exec 4<"$messages"
+    rm -f "$messages"
+    messages=/proc/$$/fd/4
     trap backup_end EXIT
     trap 'failure="ended by a signal"; exit 143' TERM
     trap 'failure="ended by a signal"; exit 130' INT HUP
-    exec 2>"$messages"
     next=$state/next.unfinished
     rm -rf "$state/partial" "$next"
     mkdir "$state/partial" "$next"
@@ -239,7 +243,6 @@ backup_end() {
     cat "$messages" >&2
     rm -rf "$state/partial" "$state/next.unfinished" # first of all: it may be what filled the disk
     if [[ -n $committed ]]; then
-        rm -f "$messages"
         exit 0
     fi
     ((status != 0)) || status=1
@@ -248,7 +251,6 @@ backup_end() {
     elif [[ -s $messages ]]; then
         failure+=$'\n'$(tail -c 4000 "$messages" | tail -n 20)
     fi
-    rm -f "$messages"
     note "${failure:-the backup ended with status $status and said nothing}"
     echo $(($(cat "$state/failures" 2>/dev/null || echo 0) + 1)) >"$state/failures"
     write_log "$back_log" wrong "${failure:-the backup ended with status $status and said nothing}" ||

@@ -3,14 +3,20 @@
 #![allow(clippy::expect_used, clippy::missing_panics_doc)] // a kit that can't start a service says so by a panic
 
 mod binary;
+mod elasticsearch;
+mod mariadb;
 mod port;
+mod postgresql;
 mod process;
 mod redis;
 mod rsyncd;
 mod wait;
 
 pub use binary::binary;
+pub use elasticsearch::Elasticsearch;
+pub use mariadb::MariaDb;
 pub use port::free_port;
+pub use postgresql::Postgres;
 pub use process::Process;
 pub use redis::Redis;
 pub use rsyncd::Rsyncd;

@@ -1,0 +1,4 @@
+//! The cluster as one, and what is shipped with it, against real services.
+#![allow(clippy::unwrap_used)]
+
+mod scripts;
