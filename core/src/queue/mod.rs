@@ -1,115 +1,133 @@
 //! The queue: enqueue, admit, claim, renew, commit, settle. It knows nothing of what jobs do.
+//!
+//! # A job's way
+//! ```text
+//! offer ──► inbox ──admit──► ready ──claim──► leased ──settle──► its report on the stream
+//!           (list)            ▲ ▲               │ │ │
+//!                             │ └──release──────┘ │ └──settle, bury──► dead ──requeue──► ready
+//!                             └── delayed ◄─retry─┘    reap: leased ──► ready
+//! ```
+//! Each arrow is one script (`lua/`), atomic on the server. Each may be repeated by a caller who didn't get the answer: the
+//! second time it does nothing and answers the same. A lease carries a **revision**, microseconds of Redis' clock that only
+//! grow for a job: it is the fence that keeps a stale holder from committing or settling, and the catalog's version.
+//!
+//! # Keys
+//! An inbox is a list with the queue's own name, so that any client can push. All else is below `longshore:`; ids have no `/`.
+//!
+//! | key | type | holds |
+//! |---|---|---|
+//! | `job:ID` | hash | state, queue, class, host, size, times, attempts, revision, holder |
+//! | `body:ID` | string | the job's JSON, apart, so that the hash stays small and compact |
+//! | `lane:QUEUE/CLASS/HOST` | sorted set | ready jobs `ID:SIZE` by admission; a class is the power of two below the size |
+//! | `heads:QUEUE/CLASS` | sorted set | hosts that may be asked, by their lane's oldest job |
+//! | `classes:QUEUE` | sorted set | classes by their oldest head |
+//! | `lifted:HOST` | set | `CLASS/QUEUE` where the host was put aside, being at its limit |
+//! | `active` | hash | leases for each host, over all nodes |
+//! | `leases` | sorted set | leased jobs by expiry |
+//! | `claims:NODE` | hash | request id to job, for each lease of the node |
+//! | `delayed` | sorted set | jobs by the time of their retry |
+//! | `depth:QUEUE` | hash | counts of ready, delayed, leased; bytes |
+//! | `queues` | set | queues ever used |
+//! | `dead` | sorted set | dead letters by time: `job:ID` and `raw:N` (with `bytes:raw:N`) |
+//! | `reports` | stream | reports and host beats, for the indexers |
+//! | `mailbox:HOST` | hash | job to `REVISION OUTCOME`, until the host's agent has read it |
+//! | `ended:ID` | string | the same for an hour, to recognize repetitions |
+//! | `nodes`, `nodes_seen`, `running:NODE` | hash, sorted set, set | beats, when they came, what the node works on |
+//! | `reaper` | hash | when reaping was last asked for, and from when it may act |
+//! | `wake` | channel | names of queues that have something new |
 
-use std::{collections::BTreeMap, time::Duration};
+mod admit;
+mod claim;
+mod dead_letter;
+mod depth;
+mod host;
+mod lease;
+mod node;
+mod reap;
+mod report_reader;
+mod script;
 
-use crate::{HostBeat, Job, JobId, Millis, NodeBeat, NodeId, Outcome, QueueName, Report, ServerId, report::Reason};
+use redis::{FromRedisValue, ScriptInvocation};
 
-/// What became of an offer.
-pub enum Offered {
-    /// Put into its inbox now.
-    Pushed,
-    /// Known to Redis already: waiting, delayed or under lease.
-    Known,
-    /// Its report exists.
-    Ended(MailboxEntry),
+use crate::{
+    QueueName,
+    redis_link::{LinkError, RedisLink},
+};
+
+pub use self::{
+    admit::Admitted,
+    claim::{ClaimRequest, Claimed, Idle},
+    dead_letter::{DeadLetter, DeadLetters, Remains},
+    depth::{HeldLease, QueueDepth},
+    host::{MailboxEntry, Offered},
+    lease::{End, Held, Lease, Settled},
+    report_reader::{Backlog, ReportReader, StreamBody, StreamEntry},
+};
+
+/// The queue of one cluster. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    link: RedisLink,
 }
 
-/// A host's mailbox says this of a job whose final report exists.
-pub struct MailboxEntry {
-    /// Of the report.
-    pub revision: u64,
-    /// Of the report.
-    pub outcome: Outcome,
+impl Queue {
+    /// The queue behind `link`.
+    pub fn new(link: RedisLink) -> Self {
+        Self { link }
+    }
+
+    /// The connection, for what is not the queue's business.
+    pub fn link(&self) -> &RedisLink {
+        &self.link
+    }
+
+    /// Redis' clock, in microseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn now_micros(&self) -> Result<u64, LinkError> {
+        let (seconds, micros): (u64, u64) = self.query(&redis::cmd("TIME")).await?;
+        Ok(seconds * 1_000_000 + micros)
+    }
+
+    /// Runs a transition; once more when the connection turned out to be broken, since each is safe to repeat.
+    async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, LinkError> {
+        match self.link.run(script).await {
+            Err(error) if error.is_stale_connection() => self.link.run(script).await,
+            answer => answer,
+        }
+    }
+
+    /// Sends a command that is safe to repeat; once more when the connection turned out to be broken.
+    async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, LinkError> {
+        match self.link.query(command).await {
+            Err(error) if error.is_stale_connection() => self.link.query(command).await,
+            answer => answer,
+        }
+    }
+
+    /// Sends commands that are safe to repeat together; once more when the connection turned out to be broken.
+    async fn pipe(&self, pipe: &redis::Pipeline) -> Result<(), LinkError> {
+        match self.link.pipe(pipe).await {
+            Err(error) if error.is_stale_connection() => self.link.pipe(pipe).await,
+            answer => answer,
+        }
+    }
+
+    fn damaged(&self, key: impl Into<String>, text: impl ToString) -> LinkError {
+        LinkError::Damaged { name: self.link.name().to_owned(), key: key.into(), text: text.to_string() }
+    }
+
+    /// An inbox must not be one of our own keys.
+    fn inbox<'a>(&self, queue: &'a QueueName) -> Result<&'a str, LinkError> {
+        if queue.as_str().starts_with(script::PREFIX) {
+            let text = format!("no queue may be named {queue}: names with {} are Longshore's own", script::PREFIX);
+            return Err(LinkError::Refused { name: self.link.name().to_owned(), text });
+        }
+        Ok(queue.as_str())
+    }
 }
 
-/// What a node asks for.
-pub struct ClaimRequest<'a> {
-    /// Who asks.
-    pub node_id: &'a NodeId,
-    /// Fresh for every question; the same again when the reply was lost, which then gives the same job.
-    pub request_id: uuid::Uuid,
-    /// Levels, most important first.
-    pub queues: &'a [QueueName],
-    /// Bytes that fit: free less reserve less what is already being fetched.
-    pub room_bytes: u64,
-    /// How long the lease is good without a renewal.
-    pub lease: Duration,
-    /// Transfers at once from one host, over all nodes.
-    pub host_limit: u32,
-}
-
-/// The answer to a claim.
-pub enum Claimed {
-    /// Yours now.
-    Job(Box<Lease>),
-    /// Nothing to do for this node now.
-    Nothing(Idle),
-}
-
-/// Why there is nothing for a node.
-pub enum Idle {
-    /// No job waits in its levels.
-    Empty,
-    /// Jobs wait, but none fits its room.
-    NoRoom,
-    /// Jobs wait, but their hosts are at their limit or backing off.
-    HostsBusy,
-}
-
-/// A job held by a node until `expires_at`.
-pub struct Lease {
-    /// The job.
-    pub job: Job,
-    /// The holder.
-    pub node_id: NodeId,
-    /// The fence.
-    pub revision: u64,
-    /// Transfers begun, this one included.
-    pub attempts: u32,
-    /// By Redis' clock.
-    pub expires_at: Millis,
-}
-
-/// Whether a lease is still its holder's.
-pub enum Held {
-    /// Yes.
-    Yours,
-    /// Another node has it, or it has ended elsewhere: stop, publish nothing.
-    Lost,
-}
-
-/// The answer to a settle.
-pub enum Settled {
-    /// The report is on the stream now.
-    Done,
-    /// It was already: this is a repetition.
-    AlreadyYours,
-    /// The lease is another's: nothing was written.
-    Lost,
-}
-
-/// Whether a settled job is also kept for a person.
-pub enum End {
-    /// It is over.
-    Final,
-    /// It is over, and kept among the dead letters, to be retried by hand.
-    Bury,
-}
-
-/// What waits in a level.
-pub struct QueueDepth {
-    /// The level.
-    pub queue: QueueName,
-    /// Entries of the inbox list, not yet admitted.
-    pub inbox: u64,
-    /// Admitted and ready.
-    pub ready: u64,
-    /// Admitted, waiting for a retry's time.
-    pub delayed: u64,
-    /// Under lease.
-    pub leased: u64,
-    /// Bytes of ready and delayed jobs.
-    pub bytes: u64,
-    /// When the oldest ready one was admitted, by Redis' clock.
-    pub oldest_admitted_at: Option<Millis>,
+fn key(name: &str) -> String {
+    format!("{}{name}", script::PREFIX)
 }

@@ -1,0 +1,137 @@
+//! A lease: a job held by one node until a time. Its revision is the fence: renew, commit, settle, retry and release all ask the
+//! server whether it is still the latest, in the same script that acts on it.
+
+use std::time::Duration;
+
+use super::{Queue, claim::micros, script};
+use crate::{Job, Millis, NodeId, Report, redis_link::LinkError, report::Reason};
+
+/// A job held by a node until `expires_at`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lease {
+    /// The job.
+    pub job: Job,
+    /// The holder.
+    pub node_id: NodeId,
+    /// The fence.
+    pub revision: u64,
+    /// Transfers begun, this one included.
+    pub attempts: u32,
+    /// By Redis' clock, as of the claim.
+    pub expires_at: Millis,
+    /// When it came out of its inbox, by Redis' clock.
+    pub admitted_at: Millis,
+}
+
+/// Whether a lease is still its holder's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// Yes.
+    Yours,
+    /// Another node has it, or it has ended elsewhere: stop, publish nothing.
+    Lost,
+}
+
+/// The answer to a settle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Settled {
+    /// The report is on the stream now.
+    Done,
+    /// It was already: this is a repetition.
+    AlreadyYours,
+    /// The lease is another's: nothing was written.
+    Lost,
+}
+
+/// Whether a settled job is also kept for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// It is over.
+    Final,
+    /// It is over, and kept among the dead letters, to be retried by hand.
+    Bury,
+}
+
+impl Queue {
+    /// Makes the lease good for `lease` from now.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn renew(&self, held: &Lease, lease: Duration) -> Result<Held, LinkError> {
+        self.extend(held, lease, "0").await
+    }
+
+    /// Asks for the last time before the file gets its final name, and makes the lease good for `lease` from now: after
+    /// [`Held::Yours`], publish and settle within it.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn commit(&self, held: &Lease, lease: Duration) -> Result<Held, LinkError> {
+        self.extend(held, lease, "1").await
+    }
+
+    /// Ends the job with its report, which must carry the lease's revision.
+    ///
+    /// # Errors
+    /// [`LinkError`]; when it is transient, settle again: the answer is then [`Settled::AlreadyYours`] if it was done.
+    pub async fn settle(&self, held: &Lease, report: &Report, end: End) -> Result<Settled, LinkError> {
+        debug_assert_eq!(report.revision, held.revision, "a report carries its lease's revision");
+        let id = held.job.id.to_string();
+        let body = self.json(report, &id)?;
+        let mut call = script::SETTLE.prepare_invoke();
+        call.arg(&id).arg(held.node_id.as_str()).arg(held.revision).arg(report.outcome.as_str()).arg(body);
+        call.arg(if end == End::Bury { "bury" } else { "final" });
+        call.arg(report.reason.as_ref().map_or("", |reason| reason.code.as_str()));
+        call.arg(report.reason.as_ref().map_or("", |reason| reason.text.as_str()));
+        call.arg(held.job.server_id.as_str());
+        let answer: String = self.run(&call).await?;
+        Ok(match answer.as_str() {
+            "done" => Settled::Done,
+            "already" => Settled::AlreadyYours,
+            _ => Settled::Lost,
+        })
+    }
+
+    /// Gives the job back, to be claimed again by any node after `delay`. The attempt stays counted; no report is made.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn retry_later(&self, held: &Lease, delay: Duration, reason: &Reason) -> Result<Held, LinkError> {
+        self.put_off(&held.job.id.to_string(), &held.node_id, &held.revision.to_string(), delay, reason).await
+    }
+
+    /// Gives the job back at once, as if it had not been claimed: the attempt is not counted.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn release(&self, held: &Lease) -> Result<Held, LinkError> {
+        let mut call = script::RELEASE.prepare_invoke();
+        call.arg(held.job.id.to_string()).arg(held.node_id.as_str()).arg(held.revision);
+        self.run(&call).await.map(still)
+    }
+
+    pub(super) async fn put_off(
+        &self,
+        id: &str,
+        node_id: &NodeId,
+        revision: &str,
+        delay: Duration,
+        reason: &Reason,
+    ) -> Result<Held, LinkError> {
+        let mut call = script::RETRY.prepare_invoke();
+        call.arg(id).arg(node_id.as_str()).arg(revision).arg(micros(delay));
+        call.arg(reason.code.as_str()).arg(&reason.text);
+        self.run(&call).await.map(still)
+    }
+
+    async fn extend(&self, held: &Lease, lease: Duration, commit: &str) -> Result<Held, LinkError> {
+        let mut call = script::RENEW.prepare_invoke();
+        call.arg(held.job.id.to_string()).arg(held.node_id.as_str()).arg(held.revision);
+        call.arg(micros(lease)).arg(commit);
+        self.run(&call).await.map(still)
+    }
+}
+
+fn still(yours: bool) -> Held {
+    if yours { Held::Yours } else { Held::Lost }
+}

@@ -1,0 +1,59 @@
+-- Moves parsed entries out of an inbox, each only if it is still the oldest one, and is still what was parsed.
+--
+-- ARGV  1 queue   2 longest: bytes of an entry that a job may have   3 number of entries, then for each of them:
+--       1 kind: job | report | refused | undecodable | oversize
+--       2 raw: the entry as it was read; empty for oversize, where only its length matters
+--       3 id   4 host   5 mail   6 body: JSON of the job, or of the report
+--       7 size   8 class                        (job)
+--       9 outcome   10 revision                 (report, refused)
+--      11 code   12 text                        (refused, undecodable, oversize: why it is kept for a person)
+-- Reply {jobs, reports, dead, known, taken}: how many became what, and how many entries were taken in all. Fewer than were
+--       given: another node took some meanwhile.
+--
+-- An entry whose job is known already, or has its report already, is taken out and nothing else.
+
+local queue, longest = ARGV[1], tonumber(ARGV[2])
+local now = digits(now_micros())
+local jobs, reports, dead, known, taken = 0, 0, 0, 0, 0
+
+local function bury_bytes(bytes, id, code, text)
+  local letter = 'raw:' .. call('INCR', P .. 'letters')
+  call('HSET', P .. letter, 'queue', queue, 'at', now, 'job', id, 'code', code, 'text', text)
+  call('SET', P .. 'bytes:' .. letter, bytes)
+  call('ZADD', DEAD, now, letter)
+  dead = dead + 1
+end
+
+call('SADD', P .. 'queues', queue)
+for entry = 0, tonumber(ARGV[3]) - 1 do
+  local at = 3 + entry * 12
+  local kind, raw, id, host, mail, body = unpack(ARGV, at + 1, at + 6)
+  local size, class, outcome, revision, code, text = unpack(ARGV, at + 7, at + 12)
+
+  local tail = call('LINDEX', queue, -1)
+  local same = tail and (tail == raw or (kind == 'oversize' and #tail > longest))
+  if not same then
+    break
+  end
+  call('RPOP', queue)
+  taken = taken + 1
+
+  if kind == 'undecodable' or kind == 'oversize' then
+    bury_bytes(tail, '', code, text)
+  elseif ended(id, host) or call('EXISTS', job_key(id)) == 1 then
+    known = known + 1
+  elseif kind == 'job' then
+    call('SET', body_key(id), body)
+    call('HSET', job_key(id), 'state', 'ready', 'queue', queue, 'class', class, 'host', host, 'size', size,
+      'admitted', now, 'attempts', 0, 'revision', 0, 'mail', mail)
+    add_ready(id, queue, class, host, size, now)
+    jobs = jobs + 1
+  else
+    report(id, host, mail, revision, outcome, body)
+    reports = reports + 1
+    if kind == 'refused' then
+      bury_bytes(tail, id, code, text)
+    end
+  end
+end
+return {jobs, reports, dead, known, taken}

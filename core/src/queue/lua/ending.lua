@@ -1,0 +1,26 @@
+-- Prepended to every script that ends a job with a report, after index.lua.
+--
+-- The report goes to the stream, and its existence is remembered twice: in the host's mailbox, until its agent has read it
+-- (only where an agent made the job: seed clients never look), and for an hour under the job's id, so that a repeated request
+-- is recognized even when the agent was quicker.
+
+local REPORTS = P .. 'reports'
+local MAILBOX_SECONDS, ENDED_SECONDS = 30 * 86400, 3600
+
+local function mailbox_key(host) return P .. 'mailbox:' .. host end
+local function ended_key(id) return P .. 'ended:' .. id end
+
+-- `revision outcome` of the job's report, when there is one; otherwise nil.
+local function ended(id, host)
+  return call('GET', ended_key(id)) or call('HGET', mailbox_key(host), id) or nil
+end
+
+local function report(id, host, mail, revision, outcome, body)
+  call('XADD', REPORTS, '*', 'kind', 'report', 'body', body)
+  local entry = revision .. ' ' .. outcome
+  call('SET', ended_key(id), entry, 'EX', ENDED_SECONDS)
+  if mail == '1' then
+    call('HSET', mailbox_key(host), id, entry)
+    call('EXPIRE', mailbox_key(host), MAILBOX_SECONDS)
+  end
+end

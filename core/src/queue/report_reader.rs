@@ -1,0 +1,274 @@
+//! The indexers' end: reports and host beats off the stream, by consumer group. An entry stays in the stream until it is
+//! acknowledged, which its reader does once the catalog has it durably.
+
+use std::{collections::HashSet, time::Duration};
+
+use redis::Value;
+use tokio::time::Instant;
+
+use super::{Queue, claim::micros, key};
+use crate::{HostBeat, Millis, Report, redis_link::LinkError, shutdown::Shutdown};
+
+/// While nothing comes, the stream is asked after this long, then after twice that, and so on.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One entry of the stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamEntry {
+    /// The stream's id of it, for [`ReportReader::acknowledge`].
+    pub id: String,
+    /// What it is.
+    pub body: StreamBody,
+}
+
+/// What an entry of the stream is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StreamBody {
+    /// What became of a job.
+    Report(Box<Report>),
+    /// What a host's agent saw.
+    HostBeat(Box<HostBeat>),
+    /// Neither: set it aside and acknowledge it.
+    Undecodable {
+        /// The body as it is.
+        bytes: Vec<u8>,
+        /// Why it can't be read.
+        why: String,
+    },
+}
+
+/// How far a group is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Entries in the stream: not read yet, or read and not acknowledged.
+    pub entries: u64,
+    /// Of these, read and not acknowledged.
+    pub pending: u64,
+    /// When the oldest entry was written, by Redis' clock.
+    pub oldest_at: Option<Millis>,
+}
+
+/// One consumer of a group. What it had read and not acknowledged before it was restarted comes first.
+#[derive(Debug)]
+pub struct ReportReader {
+    queue: Queue,
+    stream: String,
+    group: String,
+    consumer: String,
+    /// Where to go on among this consumer's own pending entries; `None` when all of them are in hand.
+    own_after: Option<String>,
+    /// Given out and not acknowledged.
+    in_hand: HashSet<String>,
+    has_group: bool,
+}
+
+impl Queue {
+    /// A reader of the report stream. `consumer` must be the same after a restart and another in every running process.
+    pub fn reports(&self, group: &str, consumer: &str) -> ReportReader {
+        ReportReader {
+            queue: self.clone(),
+            stream: key("reports"),
+            group: group.to_owned(),
+            consumer: consumer.to_owned(),
+            own_after: Some("0".to_owned()),
+            in_hand: HashSet::new(),
+            has_group: false,
+        }
+    }
+}
+
+impl ReportReader {
+    /// The next entries, at most `most`, waiting up to `wait` for the first; none when nothing came or `shutdown` was requested.
+    /// Dropped while it waits, it loses nothing: the entries come with a later call.
+    ///
+    /// # Errors
+    /// [`LinkError`]; read again when it is transient.
+    pub async fn read(
+        &mut self,
+        most: usize,
+        wait: Duration,
+        shutdown: &Shutdown,
+    ) -> Result<Vec<StreamEntry>, LinkError> {
+        let until = Instant::now() + wait;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let entries = self.read_now(most).await?;
+            if !entries.is_empty() || shutdown.is_requested() || Instant::now() >= until {
+                return Ok(entries);
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until.min(Instant::now() + jittered(pause))) => {}
+                () = shutdown.requested() => return Ok(Vec::new()),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Says that the catalog has these durably: they leave the stream.
+    ///
+    /// # Errors
+    /// [`LinkError`]; what is not acknowledged is read again after a restart.
+    pub async fn acknowledge(&mut self, ids: &[String]) -> Result<(), LinkError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        pipe.cmd("XACK").arg(&self.stream).arg(&self.group).arg(ids).ignore();
+        pipe.cmd("XDEL").arg(&self.stream).arg(ids).ignore();
+        self.queue.pipe(&pipe).await?;
+        for id in ids {
+            self.in_hand.remove(id);
+        }
+        Ok(())
+    }
+
+    /// Takes over entries that other consumers of the group read at least `idle` ago and never acknowledged: they are dead.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn adopt(&mut self, idle: Duration, most: usize) -> Result<Vec<StreamEntry>, LinkError> {
+        self.ensure_group().await?;
+        let mut start = "0-0".to_owned();
+        let mut adopted = Vec::new();
+        loop {
+            let mut command = redis::cmd("XAUTOCLAIM");
+            command.arg(&self.stream).arg(&self.group).arg(&self.consumer).arg(micros(idle) / 1000).arg(&start);
+            command.arg("COUNT").arg(most - adopted.len());
+            let mut answer = self.queue.query::<Vec<Value>>(&command).await?.into_iter();
+            let next = answer.next().and_then(|next| redis::from_redis_value::<String>(next).ok()).unwrap_or_default();
+            adopted.extend(self.give_out(answer.next().unwrap_or(Value::Nil)).await?);
+            if next == "0-0" || next.is_empty() || adopted.len() >= most {
+                return Ok(adopted);
+            }
+            start = next;
+        }
+    }
+
+    /// How far the group is behind.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn lag(&mut self) -> Result<Backlog, LinkError> {
+        self.ensure_group().await?;
+        let entries = self.queue.query(redis::cmd("XLEN").arg(&self.stream)).await?;
+        let mut command = redis::cmd("XPENDING");
+        let summary: Vec<Value> = self.queue.query(command.arg(&self.stream).arg(&self.group)).await?;
+        let pending = summary.into_iter().next().and_then(|count| redis::from_redis_value(count).ok()).unwrap_or(0);
+        let mut command = redis::cmd("XRANGE");
+        let oldest: Vec<Value> =
+            self.queue.query(command.arg(&self.stream).arg("-").arg("+").arg("COUNT").arg(1)).await?;
+        let oldest_at = oldest.into_iter().next().and_then(|entry| {
+            let (id, _) = id_and_fields(entry)?;
+            Some(Millis(id.split('-').next()?.parse().ok()?))
+        });
+        Ok(Backlog { entries, pending, oldest_at })
+    }
+
+    async fn read_now(&mut self, most: usize) -> Result<Vec<StreamEntry>, LinkError> {
+        self.ensure_group().await?;
+        while let Some(after) = self.own_after.clone() {
+            let found = self.read_group(most, &after).await?;
+            let Some(last) = last_id(&found) else {
+                self.own_after = None;
+                break;
+            };
+            self.own_after = Some(last);
+            let entries = self.give_out(found).await?;
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
+        // Until the answer is here, what it brings may be lost on the way and then is this consumer's own, pending: should this
+        // call fail or be dropped, the next one looks there first.
+        self.own_after = Some("0".to_owned());
+        let found = self.read_group(most, ">").await?;
+        self.own_after = None;
+        self.give_out(found).await
+    }
+
+    /// The entries after `after`, as Redis sends them.
+    async fn read_group(&mut self, most: usize, after: &str) -> Result<Value, LinkError> {
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(&self.group).arg(&self.consumer).arg("COUNT").arg(most);
+        command.arg("STREAMS").arg(&self.stream).arg(after);
+        let answer = self.queue.link.query::<Option<Vec<(String, Value)>>>(&command).await;
+        if matches!(&answer, Err(LinkError::Refused { text, .. }) if text.contains("NOGROUP")) {
+            // The stream was removed under us: the next read makes both anew.
+            self.has_group = false;
+        }
+        Ok(answer?.into_iter().flatten().next().map_or(Value::Nil, |(_, entries)| entries))
+    }
+
+    /// Parses what is not in hand already. An entry that was deleted while it was pending is only acknowledged.
+    async fn give_out(&mut self, found: Value) -> Result<Vec<StreamEntry>, LinkError> {
+        let Value::Array(found) = found else { return Ok(Vec::new()) };
+        let (mut entries, mut deleted) = (Vec::new(), Vec::new());
+        for (id, fields) in found.into_iter().filter_map(id_and_fields) {
+            match fields {
+                None => deleted.push(id),
+                Some(fields) => {
+                    if self.in_hand.insert(id.clone()) {
+                        entries.push(StreamEntry { id, body: body(fields) });
+                    }
+                }
+            }
+        }
+        self.acknowledge(&deleted).await?;
+        Ok(entries)
+    }
+
+    async fn ensure_group(&mut self) -> Result<(), LinkError> {
+        if self.has_group {
+            return Ok(());
+        }
+        let mut command = redis::cmd("XGROUP");
+        command.arg("CREATE").arg(&self.stream).arg(&self.group).arg("0").arg("MKSTREAM");
+        match self.queue.query::<()>(&command).await {
+            Err(LinkError::Refused { text, .. }) if text.contains("BUSYGROUP") => {}
+            answer => answer?,
+        }
+        self.has_group = true;
+        Ok(())
+    }
+}
+
+/// An entry's id, and its fields unless it was deleted.
+fn id_and_fields(entry: Value) -> Option<(String, Option<Vec<(String, Vec<u8>)>>)> {
+    let Value::Array(parts) = entry else { return None };
+    let mut parts = parts.into_iter();
+    let id = redis::from_redis_value(parts.next()?).ok()?;
+    Some((id, parts.next().and_then(|fields| redis::from_redis_value(fields).ok()?)))
+}
+
+fn last_id(found: &Value) -> Option<String> {
+    let Value::Array(found) = found else { return None };
+    id_and_fields(found.last()?.clone()).map(|(id, _)| id)
+}
+
+fn body(fields: Vec<(String, Vec<u8>)>) -> StreamBody {
+    let (mut kind, mut bytes) = (Vec::new(), Vec::new());
+    for (name, value) in fields {
+        match name.as_str() {
+            "kind" => kind = value,
+            "body" => bytes = value,
+            _ => {}
+        }
+    }
+    let read = match kind.as_slice() {
+        b"report" => serde_json::from_slice(&bytes).map(|report| StreamBody::Report(Box::new(report))),
+        b"host_beat" => serde_json::from_slice(&bytes).map(|beat| StreamBody::HostBeat(Box::new(beat))),
+        _ => {
+            let why = format!("kind {:?} is not known to this version", String::from_utf8_lossy(&kind));
+            return StreamBody::Undecodable { bytes, why };
+        }
+    };
+    read.unwrap_or_else(|error| StreamBody::Undecodable { bytes, why: error.to_string() })
+}
+
+/// Between three quarters and five quarters of it, so that consumers don't ask in step.
+fn jittered(pause: Duration) -> Duration {
+    let share = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
+    pause.mul_f64(0.75 + share / 2.0)
+}
