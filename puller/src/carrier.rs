@@ -1,0 +1,269 @@
+//! A job's way on the disk: fetched into its folder, verified, given its manifest, published under its final name. Knows
+//! nothing of the queue; every step may be repeated after a kill at any point.
+
+use std::{collections::HashMap, fs, io, sync::Arc};
+
+use longshore_core::{
+    Job, Millis, NodeId, Outcome, ReasonCode, RelativePath, Report,
+    digest::{FileEntry, Xxh3},
+    report::{REPORT_VERSION, Transfer, Verified},
+    step,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    failure::Failure,
+    fetch::{Fetcher, Progress},
+    incoming::Incoming,
+    settings::Settings,
+    store::{self, CORRUPT, FILES, MANIFEST, SUPERSEDED, Store},
+    verify,
+};
+
+/// The field of a report that says what was received, for jobs that announced no digest.
+const RECEIVED_DIGEST: &str = "received_xxh3_128";
+
+/// A job's fence and count of attempts: what a lease says beside the job.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// Of the lease.
+    pub revision: u64,
+    /// Transfers begun, this one included.
+    pub attempts: u32,
+}
+
+/// Brings jobs onto this node's disk.
+#[derive(Debug)]
+pub struct Carrier {
+    node_id: NodeId,
+    store: Arc<Store>,
+    fetcher: Fetcher,
+}
+
+/// A verified backup, and its report.
+#[derive(Debug)]
+pub struct Brought {
+    /// What will be settled; it is the manifest, too.
+    pub report: Report,
+    place: RelativePath,
+    files: Option<Vec<FileEntry>>,
+    /// `None` when it has its final name already: the puller was killed between the rename and the settling.
+    incoming: Option<Incoming>,
+}
+
+impl Carrier {
+    /// For `store`.
+    pub fn new(settings: &Settings, store: Arc<Store>) -> Self {
+        Self { node_id: settings.node_id.clone(), store, fetcher: Fetcher::new(settings) }
+    }
+
+    /// Fetches and verifies `job`, or finds it published and verifies that.
+    ///
+    /// # Errors
+    /// [`Failure`]. What arrived stays for a resume, but for what differs from the announcement: that is set aside.
+    pub async fn bring(
+        &self,
+        job: &Job,
+        turn: Turn,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Brought, Failure> {
+        let missing = || Failure::new(ReasonCode::Malformed, "the job has no source or no content");
+        let (source, content) = (job.source.as_ref().ok_or_else(missing)?, job.content.as_ref().ok_or_else(missing)?);
+        let name = source.path.name().to_owned();
+        if [MANIFEST, FILES].contains(&name.as_str()) {
+            let text = format!("a backup can't be called {name}: that name is taken beside every backup");
+            return Err(Failure::new(ReasonCode::UnsafePath, text));
+        }
+        let place =
+            Store::place(job).map_err(|error| Failure::new(ReasonCode::UnsafePath, format!("its place: {error}")))?;
+        if let Some(found) = self.published(job, &place, &name).await? {
+            let report = self.report(job, turn, &place, found.xxh3_128, None);
+            return Ok(Brought { report, place, files: found.files, incoming: None });
+        }
+        let incoming = Incoming::open(&self.store, job.id);
+        let incoming = incoming.await.map_err(|error| Failure::store("the transfer's folder", &error))?;
+        let fetched = self.fetcher.fetch(&incoming, source, content, progress, stop).await?;
+        step::reached("puller.fetched");
+        let transfer = Transfer {
+            bytes: fetched.received_bytes,
+            seconds: fetched.seconds,
+            resumed_bytes: content.size_bytes.saturating_sub(fetched.received_bytes).min(fetched.found_bytes),
+        };
+        let (folder, announced) = (incoming.backup(), content.clone());
+        let verified = blocking(move || verify::verify(&folder, &name, &announced, &fetched.digests)).await;
+        let found = match verified {
+            Ok(found) => found,
+            Err(failure) => return Err(self.aside(incoming, failure)),
+        };
+        step::reached("puller.verified");
+        let report = self.report(job, turn, &place, found.xxh3_128, Some(transfer));
+        Ok(Brought { report, place, files: found.files, incoming: Some(incoming) })
+    }
+
+    /// Writes the manifest beside the data, synced: all but the name is durable then.
+    ///
+    /// # Errors
+    /// [`Failure`] of the node's disk.
+    pub async fn write_manifest(&self, brought: &Brought) -> Result<(), Failure> {
+        let manifest = serde_json::to_vec_pretty(&brought.report).map_err(io::Error::other);
+        let files = brought.files.as_ref().map(|files| serde_json::to_vec(files).map_err(io::Error::other)).transpose();
+        let published = brought.incoming.is_none();
+        let folder = match &brought.incoming {
+            Some(incoming) => incoming.backup(),
+            None => brought.place.below(self.store.root()),
+        };
+        blocking(move || {
+            let write = || -> io::Result<()> {
+                if let Some(files) = files? {
+                    store::write_unread(&folder.join(FILES), &files)?;
+                }
+                if published {
+                    store::write_whole(&folder.join(MANIFEST), &manifest?)?;
+                } else {
+                    store::write_unread(&folder.join(MANIFEST), &manifest?)?;
+                }
+                store::sync_folder(&folder)
+            };
+            write().map_err(|error| Failure::store("the manifest", &error))
+        })
+        .await
+    }
+
+    /// Gives the backup its final name. What had that name, and was not this backup, moves to the superseded ones.
+    ///
+    /// # Errors
+    /// [`Failure`] of the node's disk.
+    pub async fn publish(&self, brought: &Brought) -> Result<(), Failure> {
+        let Some(incoming) = &brought.incoming else {
+            // The kill may have come before the name was durable.
+            let parent = brought.place.below(self.store.root()).parent().map(std::path::Path::to_owned);
+            let synced = move || parent.as_deref().map_or(Ok(()), store::sync_folder);
+            return blocking(move || synced().map_err(|error| Failure::store("publishing", &error))).await;
+        };
+        let (store, folder, place) = (Arc::clone(&self.store), incoming.backup(), brought.place.clone());
+        let aside = format!("{}-{}", brought.report.job.id, brought.report.revision);
+        blocking(move || {
+            let published = match store.publish(&folder, &place) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => store
+                    .set_aside(&place.below(store.root()), SUPERSEDED, &aside)
+                    .and_then(|_| store.publish(&folder, &place)),
+                other => other,
+            };
+            published.map_err(|error| Failure::store("publishing", &error))
+        })
+        .await
+    }
+
+    /// The backup is settled: nothing of its transfer is needed any more.
+    pub async fn finish(&self, brought: Brought) {
+        if let Some(incoming) = brought.incoming {
+            let job = incoming.job();
+            if let Err(error) = tokio::task::spawn_blocking(|| incoming.remove()).await.unwrap_or(Ok(())) {
+                tracing::warn!(%job, %error, "the transfer's folder could not be removed; the next start does it");
+            }
+        }
+    }
+
+    /// Another node has the job: what is here is moved out of the way.
+    pub async fn superseded(&self, brought: Brought) {
+        let place = brought.place.below(self.store.root());
+        self.set_aside_as_superseded(&place, &brought.report);
+        self.finish(brought).await;
+    }
+
+    /// Moves the published backup at `place` to the superseded ones, when it is the one of `report`.
+    pub fn set_aside_as_superseded(&self, place: &std::path::Path, report: &Report) {
+        if !Store::manifest(place).is_ok_and(|manifest| manifest.revision == report.revision) {
+            return;
+        }
+        let name = format!("{}-{}", report.job.id, report.revision);
+        match self.store.set_aside(place, SUPERSEDED, &name) {
+            Ok(to) => {
+                tracing::warn!(job = %report.job.id, to = %to.display(), "another node settled this job; our copy was moved")
+            }
+            Err(error) => tracing::error!(job = %report.job.id, %error, "a superseded backup could not be moved"),
+        }
+    }
+
+    /// Nothing of the transfer of `job` is of use any more.
+    pub async fn discard(&self, job: &Job) {
+        let incoming = match Incoming::open(&self.store, job.id).await {
+            Ok(incoming) => incoming,
+            Err(error) => return tracing::warn!(job = %job.id, %error, "a transfer's folder could not be opened"),
+        };
+        if let Err(error) = tokio::task::spawn_blocking(|| incoming.remove()).await.unwrap_or(Ok(())) {
+            tracing::warn!(job = %job.id, %error, "a transfer's folder could not be removed");
+        }
+    }
+
+    /// Whether something that differed was set aside for `job` before.
+    pub fn was_corrupt(&self, job: &Job) -> bool {
+        fs::exists(self.store.root().join(CORRUPT).join(job.id.to_string())).unwrap_or(false)
+    }
+
+    /// The verified backup under the final name, when it is there and whole.
+    async fn published(&self, job: &Job, place: &RelativePath, name: &str) -> Result<Option<verify::Found>, Failure> {
+        let folder = place.below(self.store.root());
+        if !fs::exists(&folder).map_err(|error| Failure::store("the backup's place", &error))? {
+            return Ok(None);
+        }
+        let Some(content) = job.content.clone() else { return Ok(None) };
+        let (name, look) = (name.to_owned(), folder.clone());
+        match blocking(move || verify::verify(&look, &name, &content, &HashMap::new())).await {
+            Ok(found) => {
+                tracing::info!(job = %job.id, "found under its final name; settled without a transfer");
+                Ok(Some(found))
+            }
+            Err(failure) => {
+                tracing::error!(job = %job.id, reason = %failure.reason, "damaged under its final name; fetched again");
+                let aside = self.store.set_aside(&folder, CORRUPT, &job.id.to_string());
+                aside.map(|_| None).map_err(|error| Failure::store("setting a damaged backup aside", &error))
+            }
+        }
+    }
+
+    /// Keeps what differs for a person, one for each job; the next transfer begins anew.
+    fn aside(&self, incoming: Incoming, failure: Failure) -> Failure {
+        let job = incoming.job();
+        if failure.class == crate::failure::Class::Corrupt && incoming.bytes_here() > 0 {
+            match self.store.set_aside(&incoming.backup(), CORRUPT, &job.to_string()) {
+                Ok(to) => {
+                    tracing::warn!(%job, to = %to.display(), reason = %failure.reason, "not what was announced; kept")
+                }
+                Err(error) => tracing::error!(%job, %error, "what differs could not be set aside"),
+            }
+        }
+        failure
+    }
+
+    fn report(&self, job: &Job, turn: Turn, place: &RelativePath, digest: Xxh3, transfer: Option<Transfer>) -> Report {
+        let announced = job.content.as_ref().is_some_and(|content| content.xxh3_128.is_some());
+        let mut extra = serde_json::Map::new();
+        if !announced {
+            extra.insert(RECEIVED_DIGEST.to_owned(), digest.to_string().into());
+        }
+        Report {
+            v: REPORT_VERSION,
+            job: job.clone(),
+            revision: turn.revision,
+            outcome: Outcome::Stored,
+            reason: None,
+            node_id: Some(self.node_id.clone()),
+            path: Some(place.clone()),
+            stored_at: Millis::now(),
+            attempts: turn.attempts,
+            transfer,
+            verified: Some(Verified::Received),
+            copies: Vec::new(),
+            extra,
+        }
+    }
+}
+
+/// Runs file work where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Failure::new(ReasonCode::StoreFailed, format!("a file task ended: {error}"))))
+}

@@ -1,0 +1,69 @@
+//! Why a transfer did not end in a backup, and what that means for the job: the one classifier.
+
+use longshore_core::{ReasonCode, report::Reason};
+
+use crate::rsync::exit_code::Fault;
+
+/// What is to be done about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The host or the line: again later, by whoever has room.
+    Again,
+    /// This node's own: again later, and this node takes no job for a while.
+    NodeRests,
+    /// Not what was announced: fetched once more from its source, then kept for a person.
+    Corrupt,
+    /// No repetition can help.
+    GiveUp,
+    /// We ended it ourselves: given back, nothing counted.
+    Ended,
+}
+
+/// A transfer that brought no backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// For the report.
+    pub reason: Reason,
+    /// What to do.
+    pub class: Class,
+}
+
+impl Failure {
+    /// With the class that `code` has everywhere.
+    pub fn new(code: ReasonCode, text: impl Into<String>) -> Self {
+        use ReasonCode::{
+            Cancelled, DigestDiffers, FileKind, FileUnsafe, Malformed, SizeDiffers, StoreFailed, UnsafePath,
+        };
+        let class = match code {
+            SizeDiffers | DigestDiffers => Class::Corrupt,
+            StoreFailed => Class::NodeRests,
+            FileKind | FileUnsafe | UnsafePath | Malformed => Class::GiveUp,
+            Cancelled => Class::Ended,
+            _ => Class::Again,
+        };
+        Self { reason: Reason::new(code, text), class }
+    }
+
+    /// The node's disk failed while doing `what`.
+    pub fn store(what: &str, error: &std::io::Error) -> Self {
+        Self::new(ReasonCode::StoreFailed, format!("{what}: {error}"))
+    }
+
+    /// We ended the transfer: a drain, or a lease that was lost.
+    pub fn ended() -> Self {
+        Self::new(ReasonCode::Cancelled, "the transfer was ended by its own node")
+    }
+
+    /// rsync ended with `exit`; `said` is what it wrote.
+    pub fn rsync(exit: i32, arrived: bool, said: &str) -> Self {
+        let meaning = crate::rsync::exit_code::meaning(exit, arrived);
+        let text = format!("{} (rsync exit {exit}): {said}", meaning.text);
+        let text = text.trim_end_matches([' ', ':']).to_owned();
+        let class = match meaning.fault {
+            // Somebody else's signal: to us a broken transfer like any other.
+            Fault::Host | Fault::Ended => Class::Again,
+            Fault::Node => Class::NodeRests,
+        };
+        Self { reason: Reason::new(meaning.code, text), class }
+    }
+}

@@ -1,0 +1,331 @@
+//! One transfer by rsync into a job's own folder: starts it, reads what it says, watches that bytes keep coming, and judges
+//! its end by the exit code.
+//!
+//! A daemon that does not know xxh128 fails at once; then it is asked again without, and remembered.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    os::unix::process::ExitStatusExt,
+    process::ExitStatus,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use longshore_core::{Content, JobId, Millis, ReasonCode, Source, digest::Xxh3, job::HostAddress, step};
+use tokio::{io::AsyncReadExt, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    failure::Failure,
+    incoming::Incoming,
+    rsync::{
+        arguments::{self, Checksum, Wanted},
+        exit_code,
+        output::{Event, Parser},
+        process::{self, Rsync},
+    },
+    settings::{LocalModules, RsyncSettings, Settings, SshSettings},
+};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Output that comes after rsync's own end: only a process that inherited its pipes can make this long.
+const DRAIN: Duration = Duration::from_secs(2);
+/// What is kept of rsync's messages.
+const SAID_BYTES: usize = 2048;
+/// A folder may be a little more than announced before it is ended; it is judged exactly afterwards.
+const MARGIN_BYTES: u64 = 1 << 20;
+
+/// How far a transfer is; read by the heartbeat.
+#[derive(Debug)]
+pub struct Progress {
+    /// Bytes announced.
+    pub size_bytes: u64,
+    /// When it began.
+    pub since: Millis,
+    bytes: AtomicU64,
+    told: Mutex<(Instant, u64)>,
+}
+
+impl Progress {
+    /// Of a transfer that begins now.
+    pub fn new(size_bytes: u64) -> Self {
+        let told = Mutex::new((Instant::now(), 0));
+        Self { size_bytes, since: Millis::now(), bytes: AtomicU64::new(0), told }
+    }
+
+    /// Bytes here so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the announced ones that are still to be written.
+    pub fn missing_bytes(&self) -> u64 {
+        self.size_bytes.saturating_sub(self.bytes())
+    }
+
+    /// Bytes a second since this was last asked.
+    pub fn bytes_per_second(&self) -> u64 {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, seconds) = (self.bytes(), told.0.elapsed().as_secs_f64());
+        let speed = bytes.saturating_sub(told.1) as f64 / seconds.max(0.001);
+        *told = (Instant::now(), bytes);
+        speed as u64
+    }
+
+    fn reached(&self, bytes: u64) {
+        self.bytes.fetch_max(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a transfer brought.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// Digests of the files that came over the line, by their name as rsync writes it.
+    pub digests: HashMap<Vec<u8>, Xxh3>,
+    /// Bytes that came over the line.
+    pub received_bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Bytes that were here before it began.
+    pub found_bytes: u64,
+}
+
+/// Fetches by rsync, and remembers of hosts what has to be remembered.
+#[derive(Debug)]
+pub struct Fetcher {
+    rsync: RsyncSettings,
+    ssh: SshSettings,
+    local: LocalModules,
+    without_xxh128: Mutex<HashSet<HostAddress>>,
+    with_xxh128: Mutex<HashSet<HostAddress>>,
+}
+
+/// One run of rsync.
+#[derive(Debug, Default)]
+struct Run {
+    end: Option<End>,
+    said: Vec<u8>,
+    digests: HashMap<Vec<u8>, Xxh3>,
+    literal_bytes: u64,
+}
+
+#[derive(Debug)]
+enum End {
+    Exit(ExitStatus),
+    Stalled,
+    TooMuch(u64),
+    Stopped,
+}
+
+impl Fetcher {
+    /// With the node's settings.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            rsync: settings.rsync.clone(),
+            ssh: settings.ssh.clone(),
+            local: settings.local_modules.clone(),
+            without_xxh128: Mutex::default(),
+            with_xxh128: Mutex::default(),
+        }
+    }
+
+    /// Fetches `source` into `incoming`, using what an earlier transfer left there.
+    ///
+    /// # Errors
+    /// [`Failure`]; what arrived stays.
+    pub async fn fetch(
+        &self,
+        incoming: &Incoming,
+        source: &Source,
+        content: &Content,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Fetched, Failure> {
+        incoming.prepare(source).map_err(|error| Failure::store("the transfer's folder", &error))?;
+        let found_bytes = incoming.bytes_here();
+        progress.reached(found_bytes);
+        let started = Instant::now();
+        let known = |hosts: &Mutex<HashSet<HostAddress>>| {
+            hosts.lock().unwrap_or_else(PoisonError::into_inner).contains(&source.address)
+        };
+        let remember = |hosts: &Mutex<HashSet<HostAddress>>| {
+            hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(source.address.clone());
+        };
+        let first = if known(&self.without_xxh128) { Checksum::Negotiated } else { Checksum::Xxh128 };
+        let mut run = self.run(incoming, source, content, first, progress, stop).await?;
+        let succeeded = |run: &Run| matches!(&run.end, Some(End::Exit(status)) if status.success());
+        if first == Checksum::Xxh128 {
+            if succeeded(&run) {
+                remember(&self.with_xxh128);
+            } else if run.may_be_old_daemon() && !known(&self.with_xxh128) {
+                let second = self.run(incoming, source, content, Checksum::Negotiated, progress, stop).await?;
+                if succeeded(&second) {
+                    tracing::info!(host = %source.address, "its rsync does not know xxh128; digests are made by reading");
+                    remember(&self.without_xxh128);
+                }
+                run = second;
+                run.digests.clear();
+            }
+        } else {
+            run.digests.clear();
+        }
+        self.judge(run, incoming, content).map(|run| Fetched {
+            digests: run.digests,
+            received_bytes: run.literal_bytes,
+            seconds: started.elapsed().as_secs_f64(),
+            found_bytes,
+        })
+    }
+
+    fn judge(&self, run: Run, incoming: &Incoming, content: &Content) -> Result<Run, Failure> {
+        let said = String::from_utf8_lossy(&run.said).trim().to_owned();
+        match run.end {
+            Some(End::Exit(status)) if status.success() => Ok(run),
+            Some(End::Exit(status)) => {
+                let exit = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+                Err(Failure::rsync(exit, incoming.bytes_here() > 0, &said))
+            }
+            Some(End::Stalled) | None => {
+                let seconds = self.rsync.stall.duration().as_secs_f64();
+                Err(Failure::new(ReasonCode::TransferStalled, format!("no byte arrived for {seconds} s")))
+            }
+            Some(End::TooMuch(bytes)) => Err(Failure::new(
+                ReasonCode::SizeDiffers,
+                format!("{} bytes were announced, and more than {bytes} came", content.size_bytes),
+            )),
+            Some(End::Stopped) => Err(Failure::ended()),
+        }
+    }
+
+    async fn run(
+        &self,
+        incoming: &Incoming,
+        source: &Source,
+        content: &Content,
+        checksum: Checksum,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Run, Failure> {
+        let (into, names) = (incoming.backup(), incoming.names());
+        let marker = JobId::fresh().to_string();
+        let wanted = Wanted {
+            source,
+            kind: content.kind,
+            size_bytes: content.size_bytes,
+            fresh: fs::symlink_metadata(into.join(source.path.name())).is_err(),
+            checksum,
+            marker: &marker,
+            names: &names,
+            into: &into,
+        };
+        let line = arguments::build(&wanted, &self.rsync, &self.ssh, &self.local)
+            .map_err(|error| Failure::new(ReasonCode::NotConfigured, error.to_string()))?;
+        let broken = |what: &str, error: &std::io::Error| Failure::store(what, error);
+        let lock = incoming.lock().map_err(|error| broken("the transfer's lock", &error))?;
+        let (mut rsync, stdout, stderr) = Rsync::start(&line, lock)
+            .map_err(|error| broken(&format!("starting {}", line.program.display()), &error))?;
+        step::reached("puller.fetching");
+        let mut run = Run::default();
+        let mut watch = Watch::new(self.rsync.stall.duration(), content.size_bytes.saturating_add(MARGIN_BYTES));
+        let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
+        let mut parser = Parser::new(&marker);
+        let (mut out, mut err) = (vec![0; 8192], vec![0; 2048]);
+        let mut looks = time::interval_at(time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        let mut drained = time::Instant::now();
+        // Reads until both pipes are closed and rsync has ended, whichever is last.
+        while run.end.is_none() || stdout.is_some() || stderr.is_some() {
+            tokio::select! {
+                read = read_some(&mut stdout, &mut out), if stdout.is_some() => {
+                    parser.push(&out[..read], |event| run.heard(event, progress));
+                }
+                read = read_some(&mut stderr, &mut err), if stderr.is_some() => run.said(&err[..read]),
+                status = rsync.ended(), if run.end.is_none() => {
+                    let status = status.map_err(|error| broken("waiting for rsync", &error))?;
+                    run.end = Some(End::Exit(status));
+                    drained = time::Instant::now() + DRAIN;
+                }
+                () = stop.cancelled(), if run.end.is_none() => {
+                    run.end = Some(End::Stopped);
+                    break;
+                }
+                _ = looks.tick(), if run.end.is_none() => {
+                    run.end = watch.look(rsync.id(), progress.bytes());
+                    if run.end.is_some() {
+                        break;
+                    }
+                }
+                () = time::sleep_until(drained), if run.end.is_some() => break,
+            }
+        }
+        // Ended by us, when it was not by itself: what it has is kept.
+        rsync.end().await.map_err(|error| broken("ending rsync", &error))?;
+        Ok(run)
+    }
+}
+
+impl Run {
+    fn heard(&mut self, event: Event, progress: &Progress) {
+        match event {
+            Event::File { name, digest: Some(digest) } => {
+                self.digests.insert(name, digest);
+            }
+            Event::File { .. } | Event::Matched(_) => {}
+            Event::Progress(bytes) => progress.reached(bytes),
+            Event::Literal(bytes) => self.literal_bytes = bytes,
+        }
+    }
+
+    fn said(&mut self, bytes: &[u8]) {
+        let room = SAID_BYTES.saturating_sub(self.said.len());
+        self.said.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn may_be_old_daemon(&self) -> bool {
+        match &self.end {
+            Some(End::Exit(status)) => {
+                self.digests.is_empty() && status.code().is_some_and(exit_code::may_be_old_daemon)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Reads what is there, 0 and `None` at the end.
+async fn read_some(pipe: &mut Option<impl AsyncReadExt + Unpin>, buffer: &mut [u8]) -> usize {
+    let Some(open) = pipe else { return 0 };
+    let read = open.read(buffer).await.unwrap_or(0);
+    if read == 0 {
+        *pipe = None;
+    }
+    read
+}
+
+/// The watchdog: bytes must keep coming, and not more than announced.
+struct Watch {
+    stall: Duration,
+    most_bytes: u64,
+    seen: (u64, u64),
+    changed: Instant,
+}
+
+impl Watch {
+    fn new(stall: Duration, most_bytes: u64) -> Self {
+        Self { stall, most_bytes, seen: (0, 0), changed: Instant::now() }
+    }
+
+    fn look(&mut self, id: u32, arrived: u64) -> Option<End> {
+        if arrived > self.most_bytes {
+            return Some(End::TooMuch(arrived));
+        }
+        let now = (process::bytes_read(id).unwrap_or(0), arrived);
+        if now != self.seen {
+            self.seen = now;
+            self.changed = Instant::now();
+        }
+        (self.changed.elapsed() >= self.stall).then_some(End::Stalled)
+    }
+}

@@ -1,0 +1,210 @@
+//! The folder of one transfer, `.incoming/{job}/`: `names` for rsync, and `backup/`, which becomes the backup by one rename.
+//!
+//! Who works in it holds its lock (an flock on the folder itself). rsync inherits the lock as its standard input, so that when
+//! a puller was killed its rsync, which goes on writing, still holds it: the next owner finds those processes by that very
+//! handle, ends them, and only then goes on with what they left.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use longshore_core::{JobId, Source};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Pid, Signal, getpgid, getpgrp, kill_process_group},
+};
+
+use crate::{
+    rsync::{arguments, process::GRACE},
+    store::{self, Store},
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A locked transfer folder. Its content stays when this is dropped.
+#[derive(Debug)]
+pub struct Incoming {
+    job: JobId,
+    folder: PathBuf,
+    lock: File,
+}
+
+impl Incoming {
+    /// Opens (or makes) the folder of `job` and waits until nothing else works in it; rsyncs of a puller that was killed are
+    /// ended.
+    ///
+    /// # Errors
+    /// The file system's, and `TimedOut` when such a process doesn't end.
+    pub async fn open(store: &Store, job: JobId) -> io::Result<Self> {
+        let folder = store.incoming(job);
+        loop {
+            match fs::DirBuilder::new().mode(0o750).create(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            let lock = match File::open(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            take(&lock, &folder).await?;
+            // The sweep may have removed it between the two steps: then the lock is on a folder that is no more.
+            if is_same(&lock, &folder)? {
+                return Ok(Self { job, folder, lock });
+            }
+        }
+    }
+
+    /// The job.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// What becomes the backup.
+    pub fn backup(&self) -> PathBuf {
+        self.folder.join("backup")
+    }
+
+    /// The file for `--files-from`.
+    pub fn names(&self) -> PathBuf {
+        self.folder.join("names")
+    }
+
+    /// Another handle on the lock, for a child.
+    ///
+    /// # Errors
+    /// When this process has too many open files.
+    pub fn lock(&self) -> io::Result<OwnedFd> {
+        Ok(self.lock.try_clone()?.into())
+    }
+
+    /// Prepares a fetch of `source`.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn prepare(&self, source: &Source) -> io::Result<()> {
+        fs::write(self.names(), arguments::names(source))?;
+        match fs::DirBuilder::new().mode(0o750).create(self.backup()) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes of the backup that are here.
+    pub fn bytes_here(&self) -> u64 {
+        bytes_below(&self.backup())
+    }
+
+    /// Removes the folder and everything in it.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn remove(self) -> io::Result<()> {
+        store::remove_all(&self.folder)
+    }
+}
+
+fn is_same(open: &File, path: &Path) -> io::Result<bool> {
+    let open = open.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes of all regular files at and below `path`; what can't be read counts nothing.
+pub fn bytes_below(path: &Path) -> u64 {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => found.len(),
+        Ok(found) if found.is_dir() => {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| bytes_below(&entry.path())).sum()
+        }
+        _ => 0,
+    }
+}
+
+/// Takes the lock, ending whoever has inherited it from a puller that is gone.
+async fn take(lock: &File, folder: &Path) -> io::Result<()> {
+    let started = Instant::now();
+    let mut told = None;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let signal = if started.elapsed() < GRACE { Signal::TERM } else { Signal::KILL };
+        if told != Some(signal) {
+            for group in groups_holding(folder)? {
+                tracing::warn!(folder = %folder.display(), group = group.as_raw_pid(), "ending a transfer that its puller left behind");
+                let _ = kill_process_group(group, signal);
+            }
+            told = Some(signal);
+        }
+        if started.elapsed() > 2 * GRACE {
+            let text = format!("{} is locked by a process that does not end", folder.display());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Process groups, ours excepted, with a process whose standard input is `folder`.
+fn groups_holding(folder: &Path) -> io::Result<Vec<Pid>> {
+    let wanted = fs::metadata(folder)?;
+    let ours = getpgrp();
+    let mut groups = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        let Ok(found) = fs::metadata(entry.path().join("fd/0")) else { continue };
+        if (found.dev(), found.ino()) != (wanted.dev(), wanted.ino()) {
+            continue;
+        }
+        if let Ok(group) = getpgid(Some(pid))
+            && group != ours
+            && !groups.contains(&group)
+        {
+            groups.push(group);
+        }
+    }
+    Ok(groups)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{collections::BTreeMap, mem};
+
+    use longshore_core::NodeId;
+
+    use super::*;
+    use crate::rsync::{arguments::CommandLine, process::Rsync};
+
+    #[tokio::test]
+    async fn what_a_killed_puller_left_running_is_ended_before_its_folder_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &NodeId::new("1").unwrap(), true).unwrap();
+        let job = JobId::fresh();
+        let first = Incoming::open(&store, job).await.unwrap();
+        let line = CommandLine { program: "sleep".into(), arguments: vec!["600".into()], environment: BTreeMap::new() };
+        let (rsync, ..) = Rsync::start(&line, first.lock().unwrap()).unwrap();
+        let id = rsync.id();
+        // As after a KILL: nobody ends the child, and our own handle is gone.
+        mem::forget(rsync);
+        drop(first);
+        assert!(fs::exists(format!("/proc/{id}/fd/0")).unwrap());
+        Incoming::open(&store, job).await.unwrap();
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+}

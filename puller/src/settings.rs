@@ -1,0 +1,409 @@
+//! The node's configuration: native TOML, and the seed's server file, which needs nothing added.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use longshore_core::{
+    NodeId, QueueName,
+    config::{
+        ByteSize, ConfigArgs, ConfigError, Loaded, Problem, Program, RedisConfig, Secret, SeedMap, SeedTo, Setting,
+        Span, load, seed_key,
+    },
+    job::{HostAddress, ModuleName},
+    telemetry::LogConfig,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::space::Reserve;
+
+/// What the loader must know of this program.
+pub const PROGRAM: Program = Program {
+    name: "longshore-puller",
+    default_files: &["/etc/longshore/puller.toml", "/etc/uuzuback.conf"],
+    seed: Some(&SEED),
+};
+
+const SEED: SeedMap = SeedMap {
+    global: &[
+        seed_key("node_id", SeedTo::Key("node_id")),
+        seed_key("work_thread", SeedTo::Key("slots")),
+        seed_key("retry", SeedTo::Key("retry")),
+        seed_key("interval", SeedTo::Key("rest")),
+        seed_key("redis_queue", SeedTo::Words("queues")),
+        seed_key("redis_host", SeedTo::Host("redis.address")),
+        seed_key("redis_port", SeedTo::Port("redis.address")),
+        seed_key("server_root_path", SeedTo::Key("store.path")),
+        seed_key("reserve", SeedTo::Gib("store.reserve")),
+        seed_key("rsync_bwlimit", SeedTo::Kib("rsync.bwlimit")),
+        seed_key("myip", SeedTo::Key("serve.address")),
+        seed_key("log", SeedTo::Key("log.file")),
+        seed_key("error_log", SeedTo::Key("log.error_file")),
+        seed_key("message_redis_host", SeedTo::Ignored("reports go to a stream on the queue's own Redis")),
+        seed_key("message_redis_port", SeedTo::Ignored("reports go to a stream on the queue's own Redis")),
+        seed_key("message_queue", SeedTo::Ignored("reports go to a stream on the queue's own Redis")),
+        seed_key("mysqlkeeptime", SeedTo::Ignored("reserved in the seed, never used")),
+        seed_key("rediskeeptime", SeedTo::Ignored("reserved in the seed, never used")),
+    ],
+    sections: None,
+};
+
+/// Everything a node is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settings {
+    /// Which node this is; no two may share one.
+    pub node_id: NodeId,
+    /// Levels to drain, most important first.
+    pub queues: Vec<QueueName>,
+    /// Share of the stream; 0 drains.
+    #[serde(default = "defaults::weight")]
+    pub weight: u32,
+    /// Transfers at once.
+    #[serde(default = "defaults::slots")]
+    pub slots: u32,
+    /// Transfers begun for a job before it is given up and kept for a person.
+    #[serde(default = "defaults::retry")]
+    pub retry: u32,
+    /// Wait before the second transfer of a job; doubled for each one after.
+    #[serde(default = "defaults::retry_delay")]
+    pub retry_delay: Span,
+    /// How long transfers may go on after TERM.
+    #[serde(default = "defaults::drain")]
+    pub drain: Span,
+    /// Rest of a slot after each job.
+    #[serde(default)]
+    pub rest: Span,
+    /// How long a claim is good without a renewal; renewed at a third of it.
+    #[serde(default = "defaults::lease")]
+    pub lease: Span,
+    /// Where backups are kept.
+    pub store: StoreSettings,
+    /// The queue.
+    #[serde(default)]
+    pub redis: RedisConfig,
+    /// How files are fetched.
+    #[serde(default)]
+    pub rsync: RsyncSettings,
+    /// The ssh transport.
+    #[serde(default)]
+    pub ssh: SshSettings,
+    /// Roots of the local transport, by the module name that jobs say.
+    #[serde(default)]
+    pub local_modules: LocalModules,
+    /// Serving stored files for restore.
+    #[serde(default)]
+    pub serve: ServeSettings,
+    /// Metrics and health.
+    #[serde(default)]
+    pub status: StatusSettings,
+    /// Logs.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// Roots of the local transport.
+pub type LocalModules = BTreeMap<String, PathBuf>;
+
+mod defaults {
+    use longshore_core::config::Span;
+
+    pub(super) fn weight() -> u32 {
+        100
+    }
+    pub(super) fn slots() -> u32 {
+        4
+    }
+    pub(super) fn retry() -> u32 {
+        3
+    }
+    pub(super) fn retry_delay() -> Span {
+        Span::seconds(10)
+    }
+    pub(super) fn drain() -> Span {
+        Span::seconds(60)
+    }
+    pub(super) fn lease() -> Span {
+        Span::seconds(60)
+    }
+    pub(super) fn reserve() -> crate::space::Reserve {
+        crate::space::Reserve::Percent(5)
+    }
+    pub(super) fn yes() -> bool {
+        true
+    }
+    pub(super) fn stale_after() -> Span {
+        Span::seconds(72 * 3600)
+    }
+}
+
+/// `[store]`: where backups are kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoreSettings {
+    /// The folder; absolute.
+    pub path: PathBuf,
+    /// Space kept free on its file system: `"1000GiB"`, `"5%"`, or bytes.
+    #[serde(default = "defaults::reserve")]
+    pub reserve: Reserve,
+    /// Whether an empty folder is made a store at the first start. Never when `/etc/fstab` has a file system for it that is
+    /// not mounted.
+    #[serde(default = "defaults::yes")]
+    pub create: bool,
+    /// Partials that nobody came back for are removed after this.
+    #[serde(default = "defaults::stale_after")]
+    pub stale_after: Span,
+}
+
+/// `[rsync]`: how files are fetched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RsyncSettings {
+    /// The rsync to run.
+    pub program: PathBuf,
+    /// rsync's own limit of silence.
+    pub timeout: Span,
+    /// Our limit of silence: a transfer for which no byte arrived for this long is ended.
+    pub stall: Span,
+    /// Limit a second for each rsync process; 0 is none.
+    pub bwlimit: ByteSize,
+    /// Whether files are synced to the disk before they are verified. Off only for measuring.
+    pub fsync: bool,
+    /// Accept an rsync below the safe version.
+    pub allow_unpatched: bool,
+    /// Transfers at once from one host, over all nodes.
+    pub host_limit: u32,
+    /// Logins of daemon modules.
+    pub secrets: Secrets,
+}
+
+impl Default for RsyncSettings {
+    fn default() -> Self {
+        Self {
+            program: PathBuf::from("rsync"),
+            timeout: Span::seconds(120),
+            stall: Span::seconds(180),
+            bwlimit: ByteSize(0),
+            fsync: true,
+            allow_unpatched: false,
+            host_limit: 2,
+            secrets: Secrets::default(),
+        }
+    }
+}
+
+impl RsyncSettings {
+    /// The login for a module of a host: the first entry that fits.
+    pub fn secret_of(&self, host: &HostAddress, module: &ModuleName) -> Option<&ModuleSecret> {
+        let fits = |pattern: &str, text: &str| pattern == "*" || pattern == text;
+        self.secrets.0.iter().find(|secret| fits(&secret.host, host.as_str()) && fits(&secret.module, module.as_str()))
+    }
+}
+
+/// `[[rsync.secrets]]`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secrets(pub Vec<ModuleSecret>);
+
+/// One login.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ModuleSecret {
+    /// The host's address as jobs say it, or `*`.
+    pub host: String,
+    /// The module, or `*`.
+    #[serde(default = "any")]
+    pub module: String,
+    /// Name of the login.
+    pub user: String,
+    /// Its password, or `password_file`.
+    pub password: Secret,
+}
+
+fn any() -> String {
+    "*".to_owned()
+}
+
+/// `[ssh]`: the ssh transport.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SshSettings {
+    /// The ssh to run.
+    pub program: PathBuf,
+    /// Login on the hosts; without it, jobs over ssh are given back.
+    pub user: Option<String>,
+    /// Private key.
+    pub key: Option<PathBuf>,
+    /// Known hosts; a host that is not in it is refused.
+    pub known_hosts: Option<PathBuf>,
+}
+
+impl Default for SshSettings {
+    fn default() -> Self {
+        Self { program: PathBuf::from("ssh"), user: None, key: None, known_hosts: None }
+    }
+}
+
+/// `[serve]`: stored files for restore.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServeSettings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// How others reach it: `host`, `host:port` or a URL. Without it, this machine's name.
+    pub address: Option<String>,
+    /// Key that restore tokens are signed with (`restore.pub` of the dashboard); without it nothing is served.
+    pub public_key: Option<String>,
+    /// The file that holds it.
+    pub public_key_file: Option<PathBuf>,
+    /// Downloads at once.
+    pub slots: usize,
+}
+
+impl Default for ServeSettings {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([0, 0, 0, 0], 7480));
+        Self { listen, address: None, public_key: None, public_key_file: None, slots: 8 }
+    }
+}
+
+/// `[status]`: metrics and health.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusSettings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+}
+
+impl Default for StatusSettings {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7481)) }
+    }
+}
+
+/// Loads and checks the configuration.
+///
+/// # Errors
+/// [`ConfigError`] with every problem.
+pub fn read(args: &ConfigArgs, flags: &[Setting]) -> Result<Loaded<Settings>, ConfigError> {
+    let loaded = load::<Settings>(&PROGRAM, args, flags)?;
+    let problems = problems(&loaded);
+    if problems.is_empty() { Ok(loaded) } else { Err(problems.into()) }
+}
+
+fn problems(loaded: &Loaded<Settings>) -> Vec<Problem> {
+    let settings = &loaded.value;
+    let mut problems = Vec::new();
+    let mut wrong = |key: &str, what: &str| problems.push(loaded.problem(key, what));
+    if settings.queues.is_empty() {
+        wrong("queues", "name at least one queue, such as [\"level1\", \"level2\"]");
+    }
+    if settings.slots == 0 {
+        wrong("slots", "0 transfers at once would do nothing; to drain a node set weight = 0");
+    }
+    if settings.retry == 0 {
+        wrong("retry", "a job needs at least one attempt");
+    }
+    if !settings.store.path.is_absolute() {
+        wrong("store.path", "must be absolute");
+    }
+    if settings.lease.duration().as_secs() < 3 {
+        wrong("lease", "must be at least 3s: it is renewed at a third of it");
+    }
+    if settings.rsync.host_limit == 0 {
+        wrong("rsync.host_limit", "0 transfers from a host would fetch nothing");
+    }
+    if settings.rsync.stall.duration().is_zero() {
+        wrong("rsync.stall", "must be more than 0");
+    }
+    for (index, secret) in settings.rsync.secrets.0.iter().enumerate() {
+        let safe = |c: char| c.is_alphanumeric() || "._-".contains(c);
+        if secret.user.is_empty() || secret.user.starts_with('-') || !secret.user.chars().all(safe) {
+            wrong(&format!("rsync.secrets.{index}.user"), "letters, digits and ._- only");
+        }
+    }
+    if let Some(user) = &settings.ssh.user
+        && (user.is_empty() || user.starts_with('-') || !user.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)))
+    {
+        wrong("ssh.user", "letters, digits and ._- only");
+    }
+    let ssh_paths = [("ssh.program", Some(&settings.ssh.program)), ("ssh.key", settings.ssh.key.as_ref())];
+    for (key, path) in ssh_paths.into_iter().chain([("ssh.known_hosts", settings.ssh.known_hosts.as_ref())]) {
+        let blank = |c: char| c.is_whitespace() || c == '"' || c == '\'';
+        if path.is_some_and(|path| path.to_string_lossy().chars().any(blank)) {
+            wrong(key, "a path with blanks or quotes can't be handed to rsync's remote shell option");
+        }
+    }
+    for (name, root) in &settings.local_modules {
+        if ModuleName::new(name).is_err() || !root.is_absolute() {
+            wrong(&format!("local_modules.{name}"), "must be NAME = \"/absolute/path\"");
+        }
+    }
+    if settings.serve.public_key.is_some() && settings.serve.public_key_file.is_some() {
+        wrong("serve.public_key_file", "give public_key or public_key_file, not both");
+    }
+    problems
+}
+
+#[cfg(test)]
+impl Secrets {
+    /// One entry.
+    pub(crate) fn one(host: &str, module: &str, user: &str, password: &str) -> Self {
+        Self(vec![ModuleSecret {
+            host: host.to_owned(),
+            module: module.to_owned(),
+            user: user.to_owned(),
+            password: Secret::new(password),
+        }])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use super::*;
+
+    fn settings(name: &str, text: &str) -> Result<Loaded<Settings>, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        read(&ConfigArgs { file: Some(file), ..ConfigArgs::default() }, &[])
+    }
+
+    #[test]
+    fn the_seeds_server_file_loads_unchanged() {
+        let loaded = settings("uuzuback.conf", include_str!("../fixtures/seed-server.conf")).unwrap();
+        let settings = &loaded.value;
+        assert_eq!((settings.slots, settings.retry, settings.node_id.as_str()), (4, 3, "5"));
+        assert_eq!(settings.rsync.bwlimit, ByteSize::kib(62000));
+        assert_eq!(settings.store.path, Path::new("/backup/uuzubackup/"));
+        assert_eq!(settings.store.reserve, Reserve::Bytes(ByteSize::gib(1000)));
+        assert_eq!(settings.queues.iter().map(QueueName::as_str).collect::<Vec<_>>(), ["level1", "uuzuback_f"]);
+        assert_eq!(settings.redis.address, "127.0.0.1:6379");
+        assert_eq!(settings.log.file.as_deref(), Some(Path::new("/var/log/uuzuback.log")));
+    }
+
+    #[test]
+    fn every_problem_names_its_key() {
+        let text = "node_id = \"1\"\nqueues = []\nslots = 0\n[store]\npath = \"relative\"\nreserve = \"120%\"\n";
+        let error = settings("puller.toml", text).unwrap_err().to_string();
+        assert!(error.contains("store.reserve") && error.contains("120%"), "{error}");
+        let text = "node_id = \"1\"\nqueues = []\nslots = 0\n[store]\npath = \"relative\"\n[ssh]\nkey = \"/a b\"\n";
+        let error = settings("puller.toml", text).unwrap_err().to_string();
+        for key in ["queues", "slots", "store.path", "ssh.key"] {
+            assert!(error.contains(key), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_first_secret_that_fits_is_used() {
+        let text = "node_id = 1\nqueues = [\"a\"]\n[store]\npath = \"/s\"\n[[rsync.secrets]]\nhost = \"10.0.0.1\"\nuser = \
+            \"one\"\npassword = \"x\"\n[[rsync.secrets]]\nhost = \"*\"\nmodule = \"backup\"\nuser = \"all\"\npassword = \"y\"\n";
+        let loaded = settings("puller.toml", text).unwrap();
+        let user = |host: &str, module: &str| {
+            let (host, module) = (HostAddress::new(host).unwrap(), ModuleName::new(module).unwrap());
+            loaded.value.rsync.secret_of(&host, &module).map(|secret| secret.user.clone())
+        };
+        assert_eq!(user("10.0.0.1", "other").as_deref(), Some("one"));
+        assert_eq!(user("10.0.0.2", "backup").as_deref(), Some("all"));
+        assert_eq!(user("10.0.0.2", "other"), None);
+        assert!(!loaded.show(true).unwrap().contains("\"x\""));
+    }
+}

@@ -1,0 +1,241 @@
+//! Whether a job fits: free space of the store's own file system, less the reserve, less what running transfers have been
+//! promised and not yet written. A node never goes below its reserve: one place adds and compares, and a disk that doesn't
+//! answer is a disk without room.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use longshore_core::config::ByteSize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A network file system that hangs must not hang the puller.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Each backup needs a folder, a file and a manifest, and its data may be a folder of many.
+const FEWEST_FREE_INODES: u64 = 1000;
+
+/// Space to be kept free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserve {
+    /// So many bytes.
+    Bytes(ByteSize),
+    /// So many hundredths of the file system.
+    Percent(u8),
+}
+
+impl Reserve {
+    /// In bytes, on a file system of `size_bytes`.
+    pub fn bytes(self, size_bytes: u64) -> u64 {
+        match self {
+            Self::Bytes(size) => size.bytes(),
+            Self::Percent(percent) => (size_bytes / 100).saturating_mul(u64::from(percent)),
+        }
+    }
+}
+
+impl fmt::Display for Reserve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(size) => fmt::Display::fmt(size, f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl FromStr for Reserve {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim().strip_suffix('%') {
+            Some(percent) => match percent.trim().parse::<u8>() {
+                Ok(percent) if percent < 100 => Ok(Self::Percent(percent)),
+                _ => Err(format!("{text:?} is not a share of a disk; write 0% to 99%")),
+            },
+            None => text.parse().map(Self::Bytes).map_err(|error: longshore_core::config::UnitError| error.to_string()),
+        }
+    }
+}
+
+impl Serialize for Reserve {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reserve {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Bytes(u64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Bytes(bytes) => Ok(Self::Bytes(ByteSize(bytes))),
+            Written::Text(text) => text.parse().map_err(de::Error::custom),
+        }
+    }
+}
+
+/// A file system as it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Disk {
+    /// Its size.
+    pub size_bytes: u64,
+    /// Free for us (not what is kept for root).
+    pub free_bytes: u64,
+    /// Files that can still be made.
+    pub free_inodes: u64,
+}
+
+/// Why nothing can be claimed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// Below the reserve.
+    #[error("{} free on {path}, {} promised, and {} are to be kept free", ByteSize(*free_bytes), ByteSize(*promised_bytes), ByteSize(*reserve_bytes))]
+    Reserve {
+        /// The store.
+        path: PathBuf,
+        /// Free for us.
+        free_bytes: u64,
+        /// To running transfers.
+        promised_bytes: u64,
+        /// To be kept.
+        reserve_bytes: u64,
+    },
+    /// No files can be made.
+    #[error("{path} can hold only {free_inodes} more files")]
+    Inodes {
+        /// The store.
+        path: PathBuf,
+        /// Left.
+        free_inodes: u64,
+    },
+    /// Not answered, or an error.
+    #[error("{path} does not answer: {why}")]
+    Silent {
+        /// The store.
+        path: PathBuf,
+        /// What happened.
+        why: String,
+    },
+}
+
+/// The store's file system and its reserve.
+#[derive(Debug, Clone)]
+pub struct Space {
+    path: PathBuf,
+    reserve: Reserve,
+    asking: Arc<AtomicBool>,
+}
+
+impl Space {
+    /// Of the file system that holds `path`.
+    pub fn new(path: &Path, reserve: Reserve) -> Self {
+        Self { path: path.to_owned(), reserve, asking: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// The reserve in bytes on `disk`.
+    pub fn reserve_bytes(&self, disk: &Disk) -> u64 {
+        self.reserve.bytes(disk.size_bytes)
+    }
+
+    /// Asks the file system, and waits 5 s for its answer.
+    ///
+    /// # Errors
+    /// [`NoRoom::Silent`].
+    pub async fn measure(&self) -> Result<Disk, NoRoom> {
+        let silent = |why: &str| NoRoom::Silent { path: self.path.clone(), why: why.to_owned() };
+        // A question that hangs keeps its thread; another one would only keep a second.
+        if self.asking.swap(true, Ordering::SeqCst) {
+            return Err(silent("an earlier question is still open"));
+        }
+        let (path, asking) = (self.path.clone(), Arc::clone(&self.asking));
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer = rustix::fs::statvfs(&path);
+            asking.store(false, Ordering::SeqCst);
+            answer
+        });
+        let found = match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+            Err(_) => return Err(silent("no answer in 5 s")),
+            Ok(Err(error)) => return Err(silent(&error.to_string())),
+            Ok(Ok(Err(error))) => return Err(silent(&error.to_string())),
+            Ok(Ok(Ok(found))) => found,
+        };
+        Ok(Disk {
+            size_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+            free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+            // File systems that make inodes as needed say 0 of 0.
+            free_inodes: if found.f_files == 0 { u64::MAX } else { found.f_favail },
+        })
+    }
+
+    /// Bytes that a new job may have, when `promised_bytes` are yet to be written by running ones.
+    ///
+    /// # Errors
+    /// [`NoRoom`] when that is nothing.
+    pub fn room(&self, disk: &Disk, promised_bytes: u64) -> Result<u64, NoRoom> {
+        let reserve_bytes = self.reserve_bytes(disk);
+        if disk.free_inodes < FEWEST_FREE_INODES {
+            return Err(NoRoom::Inodes { path: self.path.clone(), free_inodes: disk.free_inodes });
+        }
+        match disk.free_bytes.checked_sub(reserve_bytes.saturating_add(promised_bytes)) {
+            Some(room) if room > 0 => Ok(room),
+            _ => Err(NoRoom::Reserve {
+                path: self.path.clone(),
+                free_bytes: disk.free_bytes,
+                promised_bytes,
+                reserve_bytes,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_reserve_is_read_as_people_write_it() {
+        let read = |text: &str| text.parse::<Reserve>();
+        assert_eq!(read("5%"), Ok(Reserve::Percent(5)));
+        assert_eq!(read("1000GiB"), Ok(Reserve::Bytes(ByteSize::gib(1000))));
+        assert_eq!(read("4096"), Ok(Reserve::Bytes(ByteSize(4096))));
+        assert!(read("100%").is_err() && read("lots").is_err() && read("-1").is_err());
+        for text in ["5%", "1000GiB", "4KiB"] {
+            assert_eq!(read(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_file_system_of_the_path_itself_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Space::new(folder.path(), Reserve::Percent(1)).measure().await.unwrap();
+        assert!(disk.free_bytes > 0 && disk.free_bytes <= disk.size_bytes);
+        let gone = Space::new(&folder.path().join("gone"), Reserve::Percent(1)).measure().await;
+        assert!(matches!(gone, Err(NoRoom::Silent { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_given_out_never_reaches_the_reserve(
+            free in 0u64..1 << 50, reserve in 0u64..1 << 50, promised in 0u64..1 << 50,
+        ) {
+            let space = Space::new(Path::new("/s"), Reserve::Bytes(ByteSize(reserve)));
+            let disk = Disk { size_bytes: 1 << 51, free_bytes: free, free_inodes: u64::MAX };
+            match space.room(&disk, promised) {
+                Ok(room) => prop_assert!(free - promised - room >= reserve),
+                Err(_) => prop_assert!(free <= reserve + promised),
+            }
+        }
+    }
+}

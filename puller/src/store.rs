@@ -1,0 +1,447 @@
+//! The store: one folder on one file system, known by its marker file. Every backup below it is one folder,
+//! `{type}/{server_id}/{instance}/{year}-{month}/{job}/`, that holds the data under its own name and the manifest, and that
+//! appears by one rename: what has its final name is whole and verified.
+//!
+//! Nothing is written without the marker, so that a file system that is not mounted is never written under.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use longshore_core::{Job, JobId, Millis, NodeId, RelativePath, Report, digest::FileEntry};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use serde::{Deserialize, Serialize};
+
+/// Names the store; beside the backups.
+pub const MARKER: &str = ".longshore-store";
+/// Transfers under way, one folder a job.
+pub const INCOMING: &str = ".incoming";
+/// Backups that another node settled.
+pub const SUPERSEDED: &str = ".superseded";
+/// What arrived with another size or digest than announced, for a person to look at.
+pub const CORRUPT: &str = ".corrupt";
+/// The report, beside the data.
+pub const MANIFEST: &str = "manifest.json";
+/// The list of a folder's files, beside the data.
+pub const FILES: &str = ".files.json";
+
+/// What the marker file says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// Always 1.
+    pub v: u32,
+    /// This store and no other.
+    pub store_id: uuid::Uuid,
+    /// The node it belongs to.
+    pub node_id: NodeId,
+    /// When it was made.
+    pub created_at: Millis,
+}
+
+/// Why a folder is not used as a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No marker, and things in it.
+    #[error(
+        "{0} is not a store: it has no {MARKER}, and is not empty. If its disk is not mounted, mount it; if it is to become \
+         a store, run `longshore-puller init`"
+    )]
+    NotAStore(PathBuf),
+    /// No marker, and none is to be made.
+    #[error("{0} is not a store: it has no {MARKER}. Mount its disk, or run `longshore-puller init`")]
+    NoMarker(PathBuf),
+    /// `/etc/fstab` has a file system for it, which is not mounted.
+    #[error("{path} lies on {mount}, which /etc/fstab lists and which is not mounted; mount it")]
+    NotMounted {
+        /// The store.
+        path: PathBuf,
+        /// The mount point.
+        mount: PathBuf,
+    },
+    /// Another node's.
+    #[error("{path} is the store of node {theirs}, and this is node {ours}")]
+    AnotherNode {
+        /// The store.
+        path: PathBuf,
+        /// In the marker.
+        theirs: NodeId,
+        /// Of the configuration.
+        ours: NodeId,
+    },
+    /// A puller runs on it.
+    #[error("another puller works on {0}")]
+    InUse(PathBuf),
+    /// The marker can't be read.
+    #[error("{0}: the marker is damaged: {1}")]
+    Damaged(PathBuf, serde_json::Error),
+    /// The file system failed.
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    marker: Marker,
+    /// Locked while this process works on the store.
+    lock: Option<File>,
+}
+
+impl Store {
+    /// Makes `path` a store of `node_id`; one that is already is left as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`]; with `force`, a folder with other things in it is accepted.
+    pub fn init(path: &Path, node_id: &NodeId, force: bool) -> Result<Marker, StoreError> {
+        let io = |error| StoreError::Io(path.to_owned(), error);
+        refuse_unmounted(path)?;
+        fs::DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(io)?;
+        if let Some(marker) = read_marker(path)? {
+            return same_node(path, marker, node_id);
+        }
+        if !force && !is_empty(path).map_err(io)? {
+            return Err(StoreError::NotAStore(path.to_owned()));
+        }
+        let marker =
+            Marker { v: 1, store_id: uuid::Uuid::now_v7(), node_id: node_id.clone(), created_at: Millis::now() };
+        let text = serde_json::to_vec(&marker).map_err(|error| StoreError::Damaged(path.to_owned(), error))?;
+        write_whole(&path.join(MARKER), &text).map_err(io)?;
+        sync_folder(path).map_err(io)?;
+        Ok(marker)
+    }
+
+    /// Opens the store at `path` to work on it: nobody else does meanwhile. With `create`, an empty folder becomes one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(path: &Path, node_id: &NodeId, create: bool) -> Result<Self, StoreError> {
+        let mut store = match Self::look(path, node_id) {
+            Err(StoreError::NoMarker(_)) if create => {
+                Self::init(path, node_id, false)?;
+                Self::look(path, node_id)?
+            }
+            other => other?,
+        };
+        let io = |error| StoreError::Io(store.root.clone(), error);
+        let lock = File::open(store.root.join(MARKER)).map_err(io)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| StoreError::InUse(store.root.clone()))?;
+        for name in [INCOMING, SUPERSEDED, CORRUPT] {
+            fs::DirBuilder::new().recursive(true).mode(0o750).create(store.root.join(name)).map_err(io)?;
+        }
+        sync_folder(&store.root).map_err(io)?;
+        store.lock = Some(lock);
+        Ok(store)
+    }
+
+    /// The store at `path`, only to be looked at.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn look(path: &Path, node_id: &NodeId) -> Result<Self, StoreError> {
+        // rsync follows no links of others on its way, and paths are compared: resolved once, here.
+        let root = fs::canonicalize(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StoreError::NoMarker(path.to_owned()),
+            _ => StoreError::Io(path.to_owned(), error),
+        })?;
+        let marker = read_marker(&root)?.ok_or_else(|| StoreError::NoMarker(path.to_owned()))?;
+        let marker = same_node(path, marker, node_id)?;
+        Ok(Self { root, marker, lock: None })
+    }
+
+    /// Its folder, absolute and without links.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What its marker said when it was opened.
+    pub fn marker(&self) -> &Marker {
+        &self.marker
+    }
+
+    /// Whether the same store is still there.
+    ///
+    /// # Errors
+    /// [`StoreError`]: unmounted, or another.
+    pub fn still_there(&self) -> Result<(), StoreError> {
+        match read_marker(&self.root)? {
+            Some(marker) if marker.store_id == self.marker.store_id => Ok(()),
+            _ => Err(StoreError::NoMarker(self.root.clone())),
+        }
+    }
+
+    /// The folder of a job's transfer.
+    pub fn incoming(&self, job: JobId) -> PathBuf {
+        self.root.join(INCOMING).join(job.to_string())
+    }
+
+    /// Where `job` belongs, below the root. The month is that of the job's id, which nobody can change later.
+    pub fn place(job: &Job) -> Result<RelativePath, longshore_core::path::PathError> {
+        let (kind, server, instance) = (&job.backup_type, &job.server_id, &job.instance);
+        RelativePath::new(&format!("{kind}/{server}/{instance}/{}/{}", month(job.id), job.id))
+    }
+
+    /// Where the backup of `job` is, when it is here: looked for in every instance's folder of its month.
+    ///
+    /// # Errors
+    /// When a folder can't be listed.
+    pub fn find(&self, job: JobId) -> io::Result<Option<RelativePath>> {
+        let tail = format!("{}/{job}", month(job));
+        for kind in folders(&self.root)? {
+            for server in folders(&self.root.join(&kind))? {
+                for instance in folders(&self.root.join(&kind).join(&server))? {
+                    let path = format!("{kind}/{server}/{instance}/{tail}");
+                    if self.root.join(&path).join(MANIFEST).exists() {
+                        return RelativePath::new(&path).map(Some).map_err(io::Error::other);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives `folder` its final name `place`, for good: the folder and its content must be synced already.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when something has that name; else the file system's.
+    pub fn publish(&self, folder: &Path, place: &RelativePath) -> io::Result<()> {
+        let to = place.below(&self.root);
+        match rename_new(folder, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(parent) = to.parent() {
+                    self.make_folders(parent)?;
+                }
+                rename_new(folder, &to)?;
+            }
+            other => other?,
+        }
+        to.parent().map_or(Ok(()), sync_folder)
+    }
+
+    /// Makes `folder` and its parents below the root, each synced into its parent.
+    fn make_folders(&self, folder: &Path) -> io::Result<()> {
+        let Some(parent) = folder.parent() else { return Ok(()) };
+        if folder == self.root || folder.is_dir() {
+            return Ok(());
+        }
+        self.make_folders(parent)?;
+        match fs::DirBuilder::new().mode(0o750).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        sync_folder(parent)
+    }
+
+    /// Moves `from` to `corner` (one of this module's folders) as `name`, in place of what was there.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn set_aside(&self, from: &Path, corner: &str, name: &str) -> io::Result<PathBuf> {
+        let to = self.root.join(corner).join(name);
+        remove_all(&to)?;
+        fs::rename(from, &to)?;
+        if let Some(parent) = from.parent() {
+            sync_folder(parent)?;
+        }
+        sync_folder(&self.root.join(corner))?;
+        Ok(to)
+    }
+
+    /// The manifest of the backup in `folder`.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    pub fn manifest(folder: &Path) -> io::Result<Report> {
+        Ok(serde_json::from_slice(&fs::read(folder.join(MANIFEST))?)?)
+    }
+
+    /// The list of files of the backup in `folder`; `None` when it is one file.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn file_list(folder: &Path) -> io::Result<Option<Vec<FileEntry>>> {
+        match fs::read(folder.join(FILES)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Writes `bytes` to a new file beside `path`, syncs it, and gives it that name.
+///
+/// # Errors
+/// The file system's.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+/// Writes `bytes` to `path` itself, where nobody reads yet, and syncs it.
+///
+/// # Errors
+/// The file system's.
+pub fn write_unread(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Makes the names in `folder` durable.
+///
+/// # Errors
+/// The file system's.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Removes a file, or a folder with everything in it; what is not there is removed already.
+///
+/// # Errors
+/// The file system's.
+pub fn remove_all(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not known to this file system. A published folder is never empty, so a plain rename doesn't replace it either.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match fs::rename(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Err(io::ErrorKind::AlreadyExists.into()),
+            other => other,
+        },
+        other => Ok(other?),
+    }
+}
+
+fn month(job: JobId) -> String {
+    job.time().timestamp().strftime("%Y-%m").to_string()
+}
+
+/// Names of the folders in `folder` that hold backups.
+fn folders(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string()
+            && !name.starts_with('.')
+            && entry.file_type()?.is_dir()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn is_empty(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        if entry?.file_name() != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn read_marker(root: &Path) -> Result<Option<Marker>, StoreError> {
+    match fs::read(root.join(MARKER)) {
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(marker) => Ok(Some(marker)),
+            Err(error) => Err(StoreError::Damaged(root.to_owned(), error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::Io(root.to_owned(), error)),
+    }
+}
+
+fn same_node(path: &Path, marker: Marker, ours: &NodeId) -> Result<Marker, StoreError> {
+    if &marker.node_id == ours {
+        Ok(marker)
+    } else {
+        Err(StoreError::AnotherNode { path: path.to_owned(), theirs: marker.node_id, ours: ours.clone() })
+    }
+}
+
+/// An empty folder may be a mount point whose disk is away: `fstab` knows.
+fn refuse_unmounted(path: &Path) -> Result<(), StoreError> {
+    let fstab = fs::read_to_string("/etc/fstab").unwrap_or_default();
+    let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    match missing_mount(path, &fstab, &mounted) {
+        Some(mount) => Err(StoreError::NotMounted { path: path.to_owned(), mount }),
+        None => Ok(()),
+    }
+}
+
+fn missing_mount(path: &Path, fstab: &str, mounted: &str) -> Option<PathBuf> {
+    let points = |table: &str| -> Vec<PathBuf> {
+        let lines = table.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        lines
+            .filter_map(|line| line.split_ascii_whitespace().nth(1))
+            .map(|point| point.replace("\\040", " ").into())
+            .collect()
+    };
+    let mounted = points(mounted);
+    points(fstab).into_iter().find(|point| point.is_absolute() && path.starts_with(point) && !mounted.contains(point))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    #[test]
+    fn only_an_empty_folder_becomes_a_store_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        assert!(matches!(Store::open(&path, &node("1"), false), Err(StoreError::NoMarker(_))));
+        let store = Store::open(&path, &node("1"), true).unwrap();
+        assert!(matches!(Store::open(&path, &node("1"), true), Err(StoreError::InUse(_))));
+        assert!(matches!(Store::look(&path, &node("2")), Err(StoreError::AnotherNode { .. })));
+        store.still_there().unwrap();
+        fs::remove_file(path.join(MARKER)).unwrap();
+        assert!(store.still_there().is_err());
+        drop(store);
+        assert!(matches!(Store::open(&path, &node("1"), true), Err(StoreError::NotAStore(_))), "it is not empty now");
+        Store::init(&path, &node("1"), true).unwrap();
+        Store::open(&path, &node("1"), false).unwrap();
+    }
+
+    #[test]
+    fn a_disk_of_fstab_that_is_away_is_noticed() {
+        let fstab = "# disks\nUUID=1 / ext4 defaults 0 1\n/dev/sdb /backup ext4 defaults 0 2\n";
+        let missing = |mounted| missing_mount(Path::new("/backup/store"), fstab, mounted);
+        assert_eq!(missing("/dev/sda / ext4 rw 0 0\n"), Some("/backup".into()));
+        assert_eq!(missing("/dev/sda / ext4 rw 0 0\n/dev/sdb /backup ext4 rw 0 0\n"), None);
+        assert_eq!(missing_mount(Path::new("/srv/store"), fstab, "/dev/sda / ext4 rw 0 0\n"), None);
+    }
+
+    #[test]
+    fn publishing_refuses_to_replace() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &node("1"), true).unwrap();
+        let place = RelativePath::new("mysql/1/3306/2026-11/x").unwrap();
+        for name in ["a", "b"] {
+            let folder = store.root().join(INCOMING).join(name);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("data"), name).unwrap();
+            let published = store.publish(&folder, &place);
+            assert_eq!(published.is_ok(), name == "a");
+            assert!(published.err().is_none_or(|error| error.kind() == io::ErrorKind::AlreadyExists));
+        }
+        assert_eq!(fs::read(place.below(store.root()).join("data")).unwrap(), b"a");
+    }
+}
