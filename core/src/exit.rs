@@ -5,7 +5,7 @@ use std::{
     process::{ExitCode, Termination},
 };
 
-use crate::config::ConfigError;
+use crate::{config::ConfigError, telemetry::TelemetryError};
 
 /// The meaning of a program's end. As the context of an [`anyhow::Error`] it decides the code:
 /// `connect().context(Exit::ServiceRefused)?`.
@@ -34,14 +34,15 @@ impl Exit {
         self as u8
     }
 
-    /// The code for `error`: the [`Exit`] it has as context, 78 for a [`ConfigError`], and else 70.
+    /// The code for `error`: the [`Exit`] it has as context, 78 when a [`ConfigError`] or [`TelemetryError`] is in it, and
+    /// else 70.
     pub fn of_error(error: &anyhow::Error) -> Self {
-        if let Some(exit) = error.downcast_ref::<Self>() {
-            *exit
-        } else if error.downcast_ref::<ConfigError>().is_some() {
-            Self::Configuration
-        } else {
-            Self::Bug
+        let configuration =
+            |cause: &(dyn std::error::Error + 'static)| cause.is::<ConfigError>() || cause.is::<TelemetryError>();
+        match error.downcast_ref::<Self>() {
+            Some(exit) => *exit,
+            None if error.chain().any(configuration) => Self::Configuration,
+            None => Self::Bug,
         }
     }
 
@@ -78,5 +79,34 @@ impl std::error::Error for Exit {}
 impl Termination for Exit {
     fn report(self) -> ExitCode {
         ExitCode::from(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+    use crate::config::{Origin, Problem};
+
+    #[test]
+    fn an_error_ends_with_the_exit_it_was_given() {
+        let refused = Err::<(), _>(std::io::Error::other("connection refused"))
+            .context("redis 127.0.0.1:6379")
+            .context(Exit::ServiceRefused)
+            .context("pushing a job")
+            .unwrap_err();
+        assert_eq!(Exit::of_error(&refused), Exit::ServiceRefused);
+        assert_eq!(
+            format!("{refused:#}"),
+            "pushing a job: a service refused or is away: redis 127.0.0.1:6379: connection refused"
+        );
+    }
+
+    #[test]
+    fn a_configuration_error_ends_with_78_and_an_unclassified_one_with_70() {
+        let wrong = ConfigError::from(Problem::new(Origin::Default, "a", "wrong"));
+        assert_eq!(Exit::of_error(&anyhow::Error::new(wrong).context("starting")).code(), 78);
+        assert_eq!(Exit::of_error(&anyhow::anyhow!("no idea")).code(), 70);
     }
 }

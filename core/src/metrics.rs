@@ -43,3 +43,27 @@ impl fmt::Debug for Metrics {
         f.write_str("Metrics")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+
+    #[test]
+    fn what_is_registered_is_in_the_text() {
+        let mut metrics = Metrics::new("longshore-puller", "0.1.0");
+        let stored: Counter = Counter::default();
+        metrics.registry().register("backups_stored", "Backups stored by this node", stored.clone());
+        stored.inc();
+        insta::assert_snapshot!(metrics.encode(), @r#"
+        # HELP longshore_build The program and its version.
+        # TYPE longshore_build info
+        longshore_build_info{program="longshore-puller",version="0.1.0"} 1
+        # HELP longshore_backups_stored Backups stored by this node.
+        # TYPE longshore_backups_stored counter
+        longshore_backups_stored_total 1
+        # EOF
+        "#);
+    }
+}

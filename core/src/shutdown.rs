@@ -72,3 +72,79 @@ impl Shutdown {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Read},
+        process::{Child, Command, Stdio},
+    };
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::*;
+
+    const ROLE: &str = "LONGSHORE_TEST_SHUTDOWN_ROLE";
+
+    /// Not a test of its own: the process that the tests below start and signal. It drains for ever.
+    #[test]
+    fn the_process_that_is_signalled() {
+        if std::env::var_os(ROLE).is_none() {
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let shutdown = Shutdown::on_signals().expect("signals");
+            eprintln!("ready");
+            shutdown.requested().await;
+            eprintln!("draining");
+            std::future::pending::<()>().await;
+        });
+    }
+
+    fn start() -> (Child, BufReader<std::process::ChildStderr>) {
+        let mut child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "shutdown::tests::the_process_that_is_signalled", "--nocapture"])
+            .env(ROLE, "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let errors = BufReader::new(child.stderr.take().expect("piped"));
+        (child, errors)
+    }
+
+    fn wait_for(errors: &mut impl BufRead, wanted: &str) {
+        let found = errors.by_ref().lines().map_while(Result::ok).any(|line| line.ends_with(wanted));
+        assert!(found, "the process ended without {wanted:?}");
+    }
+
+    fn send(child: &Child, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid");
+        kill_process(pid, signal).expect("signalled");
+    }
+
+    #[test]
+    fn the_first_signal_asks_and_the_second_ends_at_once() {
+        let (mut child, mut errors) = start();
+        wait_for(&mut errors, "ready");
+        send(&child, Signal::INT);
+        wait_for(&mut errors, "draining");
+        send(&child, Signal::TERM);
+        let mut rest = String::new();
+        errors.read_to_string(&mut rest).expect("its last words");
+        assert_eq!(child.wait().expect("ended").code(), Some(143));
+        assert!(rest.contains("second signal (TERM): ending at once"), "{rest}");
+    }
+
+    #[tokio::test]
+    async fn a_child_is_requested_with_its_parent_and_not_the_other_way() {
+        let parent = Shutdown::new();
+        let (one, other) = (parent.child(), parent.child());
+        one.request();
+        assert!(one.is_requested() && !other.is_requested() && !parent.is_requested());
+        assert_eq!(other.unless_requested(async { 7 }).await, Some(7));
+        parent.request();
+        assert_eq!(other.unless_requested(std::future::pending::<()>()).await, None);
+    }
+}

@@ -1,12 +1,13 @@
 //! Logs: lines for a person at a terminal, JSON for anything else, on standard error; times in UTC, RFC 3339. With a log file
 //! (the seed's `log`, `error_log`), the file has them, and standard error only errors, so that cron's mail still tells of
-//! those.
+//! those. A log file that was moved away, as logrotate does, is opened again under its name.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -92,13 +93,13 @@ pub fn init(args: &LogArgs, config: &LogConfig) -> Result<(), TelemetryError> {
     let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = Vec::new();
     match &config.file {
         Some(file) => {
-            layers.push(lines(format, false, Mutex::new(append(file)?)).with_filter(filter()?).boxed());
+            layers.push(lines(format, false, LogFile::open(file)?).with_filter(filter()?).boxed());
             layers.push(lines(format, terminal, io::stderr).with_filter(LevelFilter::ERROR).boxed());
         }
         None => layers.push(lines(format, terminal, io::stderr).with_filter(filter()?).boxed()),
     }
     if let Some(file) = &config.error_file {
-        layers.push(lines(format, false, Mutex::new(append(file)?)).with_filter(LevelFilter::ERROR).boxed());
+        layers.push(lines(format, false, LogFile::open(file)?).with_filter(LevelFilter::ERROR).boxed());
     }
     tracing_subscriber::registry().with(layers).try_init().map_err(|_| TelemetryError::Started)
 }
@@ -114,10 +115,78 @@ where
     }
 }
 
-fn append(path: &Path) -> Result<File, TelemetryError> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)
-        .map_err(|source| TelemetryError::File { path: path.to_owned(), source })
+/// A file that log lines are appended to, each by one write.
+struct LogFile {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> Result<Self, TelemetryError> {
+        let file = append(path).map_err(|source| TelemetryError::File { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), file: Mutex::new(file) })
+    }
+}
+
+impl Write for &LogFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = file.metadata()?;
+        let named = std::fs::metadata(&self.path).ok();
+        if named.is_none_or(|named| (named.dev(), named.ino()) != (opened.dev(), opened.ino())) {
+            // Where the name can't be opened, the lines go on to the file that is open.
+            if let Ok(fresh) = append(&self.path) {
+                *file = fresh;
+            }
+        }
+        file.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'w> MakeWriter<'w> for LogFile {
+    type Writer = &'w Self;
+
+    fn make_writer(&'w self) -> &'w Self {
+        self
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_file_that_was_rotated_away_is_opened_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        std::fs::write(&path, "from before\n").expect("written");
+        let log = LogFile::open(&path).expect("opened");
+        (&log).write_all(b"one\n").expect("written");
+        std::fs::rename(&path, folder.path().join("log.1")).expect("renamed");
+        (&log).write_all(b"two\n").expect("written");
+        let read = |name| std::fs::read_to_string(folder.path().join(name)).expect("read");
+        assert_eq!((read("log.1").as_str(), read("log").as_str()), ("from before\none\n", "two\n"));
+    }
+
+    #[test]
+    fn a_log_file_that_cannot_be_opened_is_named() {
+        let config = LogConfig { file: Some("/nowhere/at/all.log".into()), ..LogConfig::default() };
+        let error = init(&LogArgs::default(), &config).expect_err("no such folder");
+        assert_eq!(error.to_string(), "log file /nowhere/at/all.log: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_refused_with_examples() {
+        let args = LogArgs { log_level: Some("longshore_puller=loud".into()), ..LogArgs::default() };
+        let error = init(&args, &LogConfig::default()).expect_err("no level");
+        assert!(error.to_string().contains("longshore_puller=debug"), "{error}");
+    }
 }

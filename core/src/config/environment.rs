@@ -9,13 +9,14 @@ use super::{
 
 const PREFIX: &str = "LONGSHORE__";
 
-/// Lays each `LONGSHORE__...` variable over `root`, in the order of their names. A part of the name means the key that the
-/// layers below have there, whatever its case (`-` and `.` are written `_`), or else itself in lower case.
+/// Lays the `LONGSHORE__...` variables over `root`. A part of a name means the key that the layers below have there, whatever
+/// its case (`-` and `.` are written `_`), or else itself in lower case.
 pub(super) fn lay_variables(
     root: &mut Node,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
+    let mut layer = Node::new(Value::Table(Table::new()), Origin::Default);
     let mut ours: Vec<(String, OsString)> = variables
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
@@ -33,33 +34,37 @@ pub(super) fn lay_variables(
             problems.push(Problem::new(origin, "", "write it LONGSHORE__SECTION__KEY"));
             continue;
         }
-        root.lay_over(nested(root, &parts, Node::word(value, origin)));
+        let path = as_written_below(root, &parts);
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        layer.put(&path, Node::word(value, origin));
     }
+    root.lay_over(layer);
     problems
 }
 
 /// Lays one flag over `root`: `key` is dotted.
 pub(super) fn lay_flag(root: &mut Node, flag: &str, key: &str, value: &str) {
+    let origin = Origin::Flag(flag.to_owned());
+    let mut layer = Node::new(Value::Table(Table::new()), origin.clone());
     let parts: Vec<&str> = key.split('.').collect();
-    root.lay_over(nested(root, &parts, Node::word(value, Origin::Flag(flag.to_owned()))));
+    layer.put(&parts, Node::word(value, origin));
+    root.lay_over(layer);
 }
 
-/// A tree with nothing but `leaf` at `parts`, its keys written as in `below`.
-fn nested(below: &Node, parts: &[&str], leaf: Node) -> Node {
-    let Some((first, rest)) = parts.split_first() else { return leaf };
-    let table = match &below.value {
-        Value::Table(table) => Some(table),
-        _ => None,
-    };
-    let same = table.and_then(|table| {
-        let exact = table.get_key_value(*first);
-        exact.or_else(|| table.iter().find(|(key, _)| folded(key) == folded(first)))
-    });
-    let empty = Node::new(Value::Table(Table::new()), leaf.origin.clone());
-    let (key, below) = same.map_or_else(|| (first.to_lowercase(), &empty), |(key, node)| (key.clone(), node));
-    let origin = leaf.origin.clone();
-    let inner = nested(below, rest, leaf);
-    Node::new(Value::Table(Table::from([(key, inner)])), origin)
+/// The parts of a variable's name as the keys that `below` has.
+fn as_written_below(below: &Node, parts: &[&str]) -> Vec<String> {
+    let mut level = Some(below);
+    let mut path = Vec::with_capacity(parts.len());
+    for part in parts {
+        let table = level.and_then(|node| match &node.value {
+            Value::Table(table) => Some(table),
+            _ => None,
+        });
+        let same = table.and_then(|table| table.iter().find(|(key, _)| folded(key) == folded(part)));
+        path.push(same.map_or_else(|| part.to_lowercase(), |(key, _)| key.clone()));
+        level = same.map(|(_, node)| node);
+    }
+    path
 }
 
 fn folded(key: &str) -> String {

@@ -1,7 +1,11 @@
 //! Where a value came from, and what is wrong with it. A problem is one line: origin, key, what, and the nearest known
 //! key; all that could be found in one go are told at once.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +78,7 @@ impl fmt::Display for Problem {
 /// Everything found wrong with a configuration, one line each. Ends a program with [`crate::exit::Exit::Configuration`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Never empty; in the order found.
+    /// Never empty.
     pub problems: Vec<Problem>,
 }
 
@@ -84,8 +88,13 @@ impl From<Problem> for ConfigError {
     }
 }
 
+/// Sorted by file and line, so that a person walks down each file once; what is no file's comes last.
 impl From<Vec<Problem>> for ConfigError {
-    fn from(problems: Vec<Problem>) -> Self {
+    fn from(mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| match &problem.origin {
+            Origin::File { path, line, .. } => (0, path.to_path_buf(), *line),
+            _ => (1, PathBuf::new(), 0),
+        });
         Self { problems }
     }
 }

@@ -73,6 +73,7 @@
 mod arguments;
 mod environment;
 mod error;
+mod files;
 mod ini;
 mod reader;
 mod redis;
@@ -85,6 +86,7 @@ mod value;
 
 use std::{
     ffi::OsString,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -113,13 +115,19 @@ pub struct Program {
 }
 
 /// A configuration that was read without a problem.
-#[derive(Debug)]
 pub struct Loaded<T> {
     /// The values.
     pub value: T,
     /// The files read, the main one first.
     pub files: Vec<PathBuf>,
     given: Node,
+}
+
+/// Without the tree that was read: it holds secrets as text.
+impl<T: fmt::Debug> fmt::Debug for Loaded<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("value", &self.value).field("files", &self.files).finish_non_exhaustive()
+    }
 }
 
 impl<T> Loaded<T> {
@@ -180,16 +188,16 @@ pub fn load_with<T: DeserializeOwned>(
         if !is_toml {
             seed = program.seed;
         }
-        match read_main(program, &main, is_toml) {
+        match files::read_main(program, &main, is_toml) {
             Ok(node) => given = node,
             Err(wrong) => problems.extend(wrong),
         }
-        let beside = if is_toml { files_beside(&main) } else { Ok(Vec::new()) };
+        let beside = if is_toml { files::beside(&main) } else { Ok(Vec::new()) };
         files.push(main);
         match beside {
             Ok(beside) => {
                 for file in beside {
-                    match read_toml(&file) {
+                    match files::read_toml(&file) {
                         Ok(node) => given.lay_over(node),
                         Err(wrong) => problems.extend(wrong),
                     }
@@ -208,7 +216,8 @@ pub fn load_with<T: DeserializeOwned>(
     }
     let value = reader::read(given.clone()).map_err(|mut problems| {
         problems.iter_mut().filter(|problem| problem.what == reader::MISSING).for_each(|problem| {
-            if let Some(name) = seed.and_then(|seed| seed.seed_name(&problem.key)) {
+            let seed_name = seed.and_then(|seed| seed.seed_name(&problem.key));
+            if let Some(name) = seed_name.filter(|name| *name != problem.key) {
                 problem.what = format!("missing; in this file it is called `{name}`");
             } else if files.is_empty() {
                 problem.what = format!("missing; give -c FILE, or write one of {}", program.default_files.join(", "));
@@ -219,63 +228,5 @@ pub fn load_with<T: DeserializeOwned>(
     Ok(Loaded { value, files, given })
 }
 
-fn read_main(program: &Program, file: &Path, is_toml: bool) -> Result<Node, Vec<Problem>> {
-    if is_toml {
-        return read_toml(file);
-    }
-    let path: Arc<Path> = file.into();
-    let Some(seed) = program.seed else {
-        let what = format!("{} reads TOML; name the file something.toml", program.name);
-        return Err(vec![Problem::new(Origin::file(&path, 0), "", what)]);
-    };
-    let bytes = std::fs::read(file).map_err(|error| unreadable(&path, &error))?;
-    seed.apply(ini::parse(&bytes, &path)?, &path)
-}
-
-fn read_toml(file: &Path) -> Result<Node, Vec<Problem>> {
-    let path: Arc<Path> = file.into();
-    let bytes = std::fs::read(file).map_err(|error| unreadable(&path, &error))?;
-    match String::from_utf8(bytes) {
-        Ok(text) => toml_file::parse(&text, &path),
-        Err(error) => {
-            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-            Err(vec![Problem::new(Origin::file(&path, line), "", "not UTF-8; save the file as UTF-8")])
-        }
-    }
-}
-
-fn unreadable(path: &Arc<Path>, error: &std::io::Error) -> Vec<Problem> {
-    vec![Problem::new(Origin::file(path, 0), "", format!("can't be read: {error}"))]
-}
-
-/// `conf.d/*.toml`, then `NAME.d/*.toml`, beside NAME.toml.
-fn files_beside(main: &Path) -> Result<Vec<PathBuf>, Problem> {
-    let folder = main.parent().unwrap_or(Path::new(""));
-    let own = main.file_stem().map(|stem| {
-        let mut name = stem.to_owned();
-        name.push(".d");
-        folder.join(name)
-    });
-    let mut all = Vec::new();
-    for part in [Some(folder.join("conf.d")), own].into_iter().flatten() {
-        let unreadable = |error: std::io::Error| {
-            Problem::new(Origin::file(&part.as_path().into(), 0), "", format!("can't be listed: {error}"))
-        };
-        let entries = match std::fs::read_dir(&part) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(unreadable(error)),
-        };
-        let mut files = Vec::new();
-        for entry in entries {
-            let file = entry.map_err(unreadable)?.path();
-            if file.extension().is_some_and(|extension| extension == "toml") {
-                files.push(file);
-            }
-        }
-        files.sort();
-        all.extend(files);
-    }
-    Ok(all)
-}
+#[cfg(test)]
+mod tests;

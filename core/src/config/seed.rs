@@ -78,12 +78,12 @@ impl SeedMap {
     /// The seed's name of the native key `path`.
     pub(super) fn seed_name(&self, path: &str) -> Option<&'static str> {
         let inside = self.sections.as_ref().and_then(|sections| {
-            let rest = path.strip_prefix(sections.table)?.strip_prefix('.')?;
-            let (_, key) = rest.rsplit_once('.')?;
-            Some((sections.keys, key))
+            let entry = path.strip_prefix(sections.table)?.strip_prefix('.')?;
+            let is_of = |native: &str| entry.strip_suffix(native).is_some_and(|name| name.ends_with('.'));
+            sections.keys.iter().find(|known| known.to.native().is_some_and(is_of))
         });
-        let (keys, key) = inside.unwrap_or((self.global, path));
-        keys.iter().find(|known| known.to.native() == Some(key)).map(|known| known.seed)
+        let known = inside.or_else(|| self.global.iter().find(|known| known.to.native() == Some(path)));
+        known.map(|known| known.seed)
     }
 
     /// The native tree of a seed file's sections.

@@ -16,8 +16,10 @@ pub(super) fn parse(text: &str, path: &Arc<Path>) -> Result<Node, Vec<Problem>> 
     let mut problems: Vec<Problem> = errors
         .iter()
         .map(|error| {
-            let line = error.span().map_or(0, |span| line_of(text, span.start));
-            Problem::new(Origin::file(path, line), "", error.message().replace('\n', ", "))
+            let span = error.span().unwrap_or_default();
+            // A duplicate is told with its key; of other lines nothing is shown, they may hold a secret.
+            let key = if error.message() == "duplicate key" { text.get(span.clone()).unwrap_or_default() } else { "" };
+            Problem::new(Origin::file(path, line_of(text, span.start)), key, error.message().replace('\n', ", "))
         })
         .collect();
     problems.dedup();

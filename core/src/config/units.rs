@@ -145,3 +145,60 @@ macro_rules! text_or_integer {
 
 text_or_integer!(ByteSize, "a size such as 62MB or 1000GiB, or a number of bytes", ByteSize);
 text_or_integer!(Span, "a duration such as 90s or 6h, or a number of seconds", Span::seconds);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_both_families_of_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("1000GiB", 1000 << 30),
+            ("62000KiB", 62000 << 10),
+            ("62MB", 62_000_000),
+            ("4 KiB", 4096),
+            (" 1.5 GiB ", 3 << 29),
+            ("2tib", 2 << 40),
+        ] {
+            assert_eq!(text.parse::<ByteSize>(), Ok(ByteSize(bytes)), "{text}");
+        }
+        for text in ["", "-1", "-1GiB", "ten", "10 bananas", "GiB", "nan", "inf"] {
+            let size = text.parse::<ByteSize>();
+            assert!(size.is_err(), "{text:?} was read as {size:?}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_with_units_and_as_seconds() {
+        for (text, seconds) in [("0", 0), ("3600", 3600), ("90s", 90), ("6h", 21600), ("1h 30m", 5400), ("1d", 86400)] {
+            assert_eq!(text.parse::<Span>(), Ok(Span::seconds(seconds)), "{text}");
+        }
+        for text in ["", "-1", "soon", "5 parsecs", "1.5.2"] {
+            assert!(text.parse::<Span>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_size_displays_as_itself(bytes in any::<u64>()) {
+            for bytes in [bytes, bytes >> 20 << 20, bytes / 1_000_000 * 1_000_000] {
+                prop_assert_eq!(ByteSize(bytes).to_string().parse::<ByteSize>(), Ok(ByteSize(bytes)));
+            }
+        }
+
+        #[test]
+        fn a_duration_displays_as_itself(seconds in 0u64..10_000_000_000, millis in 0u64..1000) {
+            let span = Span(Duration::from_millis(seconds * 1000 + millis));
+            prop_assert_eq!(span.to_string().parse::<Span>(), Ok(span));
+        }
+
+        #[test]
+        fn no_text_makes_a_unit_panic(text in ".{0,20}") {
+            let _ = (text.parse::<Span>(), text.parse::<ByteSize>());
+        }
+    }
+}

@@ -50,11 +50,13 @@ impl Node {
     pub(super) fn lay_over(&mut self, over: Self) {
         match (&mut self.value, over.value) {
             (Value::Table(base), Value::Table(over)) => {
-                for (key, node) in over {
+                for key in over.keys() {
                     base.remove(&format!("{key}_file"));
                     if let Some(plain) = key.strip_suffix("_file") {
                         base.remove(plain);
                     }
+                }
+                for (key, node) in over {
                     match base.get_mut(&key) {
                         Some(below) => below.lay_over(node),
                         None => {

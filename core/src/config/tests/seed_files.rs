@@ -1,0 +1,119 @@
+//! The seed's own files, and files like them.
+
+use super::*;
+
+#[test]
+fn the_seeds_client_file_shows_every_value_with_its_line() {
+    let case = Case::new(&[("uuzuback.conf", CLIENT)]);
+    insta::assert_snapshot!(case.shown::<Host>(&HOST, "uuzuback.conf"), @r#"
+    server_id = "111111"  # uuzuback.conf:2 server_id
+    interval = "1h"  # uuzuback.conf:5 interval
+    queue = "uuzuback"  # uuzuback.conf:8 redis_queue
+
+    [redis]
+    address = "0.0.0.0:6379"  # uuzuback.conf:6 redis_host
+    db = 0  # default
+    tls = false  # default
+
+    [log]
+    format = "auto"  # default
+    file = "/var/log/uuzu_back.log"  # uuzuback.conf:10 log
+    error_file = "/var/log/uuzu_back.error"  # uuzuback.conf:11 error_log
+
+    [instance.mysql3306]
+    type = "mysql"  # uuzuback.conf:14 back_type
+    instance = "3306"  # uuzuback.conf:15 instance
+    back_log = "/var/log/mysql_3306.log"  # uuzuback.conf:18 back_log
+    last_all_log = "/var/log/last_3306.log"  # uuzuback.conf:19 last_all_log
+    script = "sh /usr/local/uuzuback/mysql_backup.sh /etc/my.cnf"  # uuzuback.conf:20 script
+
+    [instance.redis6379]
+    type = "redis"  # uuzuback.conf:23 back_type
+    instance = "6379"  # uuzuback.conf:24 instance
+    back_log = "/var/log/redis_6379.log"  # uuzuback.conf:27 back_log
+    script = "sh /usr/local/uuzuback/redis_backup.sh /data/conf/redis_conf"  # uuzuback.conf:28 script
+    "#);
+}
+
+#[test]
+fn the_seeds_server_file_shows_every_value_with_its_line() {
+    let case = Case::new(&[("uuzuback.conf", SERVER)]);
+    insta::assert_snapshot!(case.shown::<Node>(&NODE, "uuzuback.conf"), @r#"
+    node_id = "5"  # uuzuback.conf:19 node_id
+    queues = ["level1", "uuzuback_f"]  # uuzuback.conf:9 redis_queue
+    slots = 4  # uuzuback.conf:2 work_thread
+    ratio = 1.0  # default
+    verify = "received"  # default
+    reserve = "1000GiB"  # uuzuback.conf:5 reserve
+    rate = "62000KiB"  # uuzuback.conf:3 rsync_bwlimit
+    rest = "0s"  # uuzuback.conf:6 interval
+    serve = false  # default
+
+    [redis]
+    address = "127.0.0.1:6379"  # uuzuback.conf:7 redis_host
+    db = 0  # default
+    tls = false  # default
+
+    [import]
+    redis = "127.0.0.1:6379"  # uuzuback.conf:14 message_redis_host
+    queue = "message"  # uuzuback.conf:16 message_queue
+    "#);
+}
+
+#[test]
+fn trailing_comments_line_ends_and_a_byte_order_mark_change_nothing() {
+    let windows = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    let shown = |text: &str| {
+        let client = Case::new(&[("x.conf", text)]).load::<Host>(&HOST, "x.conf");
+        let server = Case::new(&[("x.conf", text)]).load::<Node>(&NODE, "x.conf");
+        let loaded = client.map(|loaded| loaded.show(false)).or(server.map(|loaded| loaded.show(false)));
+        loaded.unwrap_or_else(|error| panic!("{error}")).expect("shown")
+    };
+    for (commented, plain) in [(CLIENT, CLIENT_PLAIN), (SERVER, SERVER_PLAIN)] {
+        assert_eq!(shown(commented), shown(plain));
+        assert_eq!(shown(commented), shown(&windows(commented)));
+    }
+}
+
+#[test]
+fn everything_wrong_with_a_seed_file_is_told_at_once_with_the_seeds_names() {
+    let case = Case::new(&[(
+        "x.conf",
+        "[global]\nserver_id = 1\nredis_hots = 1.2.3.4\nredis_port = many\n\n[mysql]\nback_typ = mysql\n",
+    )]);
+    insta::assert_snapshot!(case.wrong::<Host>(&HOST, "x.conf"), @r#"
+    x.conf:3: redis_hots: unknown key; did you mean `redis_host`?
+    x.conf:4: redis_port: "many" is not a port
+    x.conf:7: back_typ: unknown key; did you mean `back_type`?
+    "#);
+}
+
+#[test]
+fn a_wrong_or_missing_value_of_a_seed_file_is_told_with_the_seeds_names() {
+    let case = Case::new(&[("x.conf", "[global]\ninterval = often\n[mysql]\nback_type = mysql\ninstance = a/b\n")]);
+    insta::assert_snapshot!(case.wrong::<Host>(&HOST, "x.conf"), @r#"
+    x.conf: server_id: missing
+    x.conf:2: interval: "often" is not a duration; write it like 90s, 5m, 6h, 1d, or a number of seconds
+    x.conf:5: instance: instance "a/b" has '/' at byte 1; letters, digits and ._-:@+ are allowed, the first not . or -
+    "#);
+}
+
+#[test]
+fn a_program_without_sections_refuses_one() {
+    let case = Case::new(&[("x.conf", "[global]\nwork_thread = 2\n[mysql3306]\nscript = x\n")]);
+    insta::assert_snapshot!(case.wrong::<Node>(&NODE, "x.conf"), @"x.conf:3: unknown section [mysql3306]; this program reads [global] only");
+}
+
+#[test]
+fn what_is_shown_loads_to_the_same() {
+    for (text, program) in [(CLIENT, &HOST), (SERVER, &NODE)] {
+        let case = Case::new(&[("x.conf", text)]);
+        let show = |name: &str| match program.name {
+            "longshore-agent" => case.load::<Host>(program, name).map(|loaded| loaded.show(false)),
+            _ => case.load::<Node>(program, name).map(|loaded| loaded.show(false)),
+        };
+        let shown = show("x.conf").expect("loaded").expect("shown");
+        std::fs::write(case.path("again.toml"), &shown).expect("written");
+        assert_eq!(show("again.toml").expect("loaded").expect("shown"), shown);
+    }
+}
