@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::missing_panics_doc)] // a kit that can't start a service says so by a panic
 
 mod binary;
+mod cluster;
 mod elasticsearch;
 mod mariadb;
 mod port;
@@ -13,6 +14,7 @@ mod rsyncd;
 mod wait;
 
 pub use binary::binary;
+pub use cluster::{Cluster, ClusterOptions, Program, SERVER_ID, Section};
 pub use elasticsearch::Elasticsearch;
 pub use mariadb::MariaDb;
 pub use port::free_port;
