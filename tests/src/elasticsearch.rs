@@ -122,7 +122,7 @@ impl Elasticsearch {
         if rustix::process::getuid().is_root() {
             command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
         }
-        let mut started = Process::spawn(&mut command).expect("bin/elasticsearch starts");
+        let mut started = Process::spawn_in(&mut command, self.folder.path()).expect("bin/elasticsearch starts");
         wait_until_blocking("Elasticsearch answers", STARTS_WITHIN, || {
             if let Ok(Some(status)) = started.ended() {
                 panic!("Elasticsearch ended with {status}:\n{}", self.log());

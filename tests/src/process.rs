@@ -4,10 +4,16 @@
 use std::{
     io,
     os::unix::process::CommandExt,
+    path::Path,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
+
+/// `$0` is the group, `$1` its folder. (dash knows `--` only after `-s`.)
+const GUARD: &str = r#"read -r _
+kill -s KILL -- "-$0" 2>/dev/null
+[ -z "$1" ] || rm -rf -- "$1" 2>/dev/null || { sleep 1; rm -rf -- "$1"; }"#;
 
 /// A child in a process group of its own.
 #[derive(Debug)]
@@ -24,9 +30,18 @@ impl Process {
     /// # Errors
     /// When the program, or `sh`, cannot be started.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        Self::spawn_in(command, Path::new(""))
+    }
+
+    /// Starts `command`, whose `folder` (none, when empty) the guard removes too: for a value that no drop ever reaches.
+    ///
+    /// # Errors
+    /// When the program, or `sh`, cannot be started.
+    pub fn spawn_in(command: &mut Command, folder: &Path) -> io::Result<Self> {
         let child = command.process_group(0).spawn()?;
         let guard = Command::new("sh")
-            .args(["-c", "read -r _; kill -KILL -- \"-$0\" 2>/dev/null", &child.id().to_string()])
+            .args(["-c", GUARD, &child.id().to_string()])
+            .arg(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -85,5 +100,25 @@ impl Drop for Process {
 fn signal_group(child: &Child, signal: Signal) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         let _ = kill_process_group(group, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::wait_until_blocking;
+
+    #[test]
+    fn the_guard_ends_the_group_and_its_folder_when_the_test_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        let mut process = Process::spawn_in(Command::new("sh").args(["-c", "sleep 600 & wait"]), &below).unwrap();
+        // What a killed test process does: the other end of the pipe closes.
+        drop(process._guarded.take());
+        wait_until_blocking("the child is killed", Duration::from_secs(10), || process.ended().unwrap().is_some());
+        wait_until_blocking("its folder is gone", Duration::from_secs(10), || !below.exists());
     }
 }
