@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use longshore_core::config::{Secret, Span};
 use serde::{Deserialize, Serialize};
 
 /// The back-end.
@@ -53,12 +54,18 @@ impl Default for CatalogConfig {
 pub struct ElasticsearchConfig {
     /// `http://host:9200` or `https://...`, with a path when a proxy wants one. Several: tried in turn.
     pub urls: Vec<String>,
-    /// What every index begins with.
+    /// What the name of every index begins with.
     pub prefix: String,
+    /// For basic authentication.
+    pub username: Option<String>,
+    /// For basic authentication.
+    pub password: Option<Secret>,
+    /// Instead of them: an API key as Elasticsearch gives it, encoded.
+    pub api_key: Option<Secret>,
     /// A private certificate authority, PEM.
     pub ca_file: Option<PathBuf>,
-    /// How long one request may take, in seconds.
-    pub timeout_seconds: u64,
+    /// How long one request may take.
+    pub timeout: Span,
     /// Shards of each month's index.
     pub shards: u32,
     /// Copies of each shard on other machines.
@@ -70,8 +77,11 @@ impl Default for ElasticsearchConfig {
         Self {
             urls: vec!["http://127.0.0.1:9200".to_owned()],
             prefix: "longshore".to_owned(),
+            username: None,
+            password: None,
+            api_key: None,
             ca_file: None,
-            timeout_seconds: 30,
+            timeout: Span::seconds(30),
             shards: 1,
             replicas: 1,
         }

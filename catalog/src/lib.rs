@@ -8,6 +8,7 @@
 mod assemble;
 mod backup;
 mod config;
+mod elasticsearch;
 mod entry;
 mod error;
 mod freshness;
@@ -46,9 +47,7 @@ pub enum Access {
 pub fn open(config: &CatalogConfig, access: Access) -> Result<Arc<dyn Catalog>> {
     match config.kind {
         CatalogKind::Sqlite => Ok(Arc::new(sqlite::SqliteCatalog::new(&config.path, access)?)),
-        CatalogKind::Elasticsearch => {
-            Err(CatalogError::Config("kind = \"elasticsearch\" is not in this build".to_owned()))
-        }
+        CatalogKind::Elasticsearch => Ok(Arc::new(elasticsearch::ElasticsearchCatalog::new(&config.elasticsearch)?)),
     }
 }
 

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use longshore_core::{BackupType, BusinessId, InstanceName, JobId, Millis, NodeId, Outcome, ReasonCode, ServerId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{CatalogError, Result};
+use crate::{Backup, CatalogError, Result};
 
 /// The most entries of one page; a larger limit is cut to it.
 pub const MAX_LIMIT: u32 = 1000;
@@ -166,8 +166,13 @@ impl SearchQuery {
     }
 
     /// The cursor after an entry.
-    pub(crate) fn cursor_after(&self, value: i64, id: JobId) -> Cursor {
-        Cursor::of(self.list(), &(value, id))
+    pub(crate) fn cursor_after(&self, last: &Backup) -> Cursor {
+        let value = match self.sort {
+            SortBy::MadeAt => last.report.job.made_at.0,
+            SortBy::StoredAt => last.report.stored_at.0,
+            SortBy::SizeBytes => i64::try_from(last.size_bytes()).unwrap_or(i64::MAX),
+        };
+        Cursor::of(self.list(), &(value, last.id()))
     }
 
     /// The limit within its bounds.

@@ -82,10 +82,11 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn put(&self, reports: &[Report]) -> Result<Vec<Put>> {
-        let entries: Vec<std::result::Result<Entry, String>> = reports.iter().map(Entry::of).collect();
+        let owned = |report| Entry::of(report).map(Entry::into_owned);
+        let entries: Vec<std::result::Result<Entry<'static>, String>> = reports.iter().map(owned).collect();
         self.connections
             .write(move |transaction| {
-                let put = |entry: std::result::Result<Entry, String>| match entry {
+                let put = |entry: std::result::Result<Entry<'_>, String>| match entry {
                     Ok(entry) => write::put(transaction, &entry),
                     Err(why) => Ok(Put::Refused(why)),
                 };

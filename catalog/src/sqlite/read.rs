@@ -7,7 +7,7 @@ use rusqlite::{Connection, Params, Row, params, params_from_iter};
 use super::{SqliteError, conditions::Conditions};
 use crate::{
     Backup, Bucket, CatalogError, CountBy, Cursor, Filter, Freshness, FreshnessQuery, HostSeen, Order, Page,
-    SearchQuery, SortBy, Totals, entry,
+    SearchQuery, Totals,
     freshness::{HOSTS_LIST, INSTANCES_LIST},
     search::page_limit,
 };
@@ -73,17 +73,8 @@ pub(super) fn search(connection: &Connection, query: &SearchQuery) -> Read<Page<
     let mut items = many(connection, &sql, params_from_iter(conditions.values()))?;
     let more = items.len() > limit;
     items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|last| query.cursor_after(sort_value(query.sort, last), last.id()));
+    let next = items.last().filter(|_| more).map(|last| query.cursor_after(last));
     Ok(Page { items, next })
-}
-
-/// What an entry is sorted by.
-fn sort_value(sort: SortBy, backup: &Backup) -> i64 {
-    match sort {
-        SortBy::MadeAt => backup.report.job.made_at.0,
-        SortBy::StoredAt => backup.report.stored_at.0,
-        SortBy::SizeBytes => i64::try_from(backup.size_bytes()).unwrap_or(i64::MAX),
-    }
 }
 
 pub(super) fn counts(connection: &Connection, by: CountBy, filter: &Filter) -> Read<Vec<Bucket>> {
@@ -210,7 +201,7 @@ fn many(connection: &Connection, sql: &str, params: impl Params) -> Read<Vec<Bac
     let mut backups = Vec::new();
     while let Some(row) = rows.next()? {
         let json = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-        backups.push(Backup { report: entry::parse("backup", json)? });
+        backups.push(Backup { report: parse("backup", json)? });
     }
     Ok(backups)
 }

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::{Freshness, HostSeen, Put, entry::Entry};
 
 /// Writes one entry, unless a newer one is there.
-pub(super) fn put(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Put> {
+pub(super) fn put(transaction: &Transaction<'_>, entry: &Entry<'_>) -> rusqlite::Result<Put> {
     let job = &entry.report.job;
     let id = job.id.as_bytes();
     let kept: Option<(i64, i64, bool)> = transaction
@@ -52,14 +52,14 @@ pub(super) fn put(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Res
                 entry.size_bytes,
                 full.map(|full| full.name.as_str()),
                 full.map(|full| full.made_at.0),
-                entry.json,
+                to_json(&*entry.report)?,
             ],
             |row| row.get(0),
         )?;
-    if entry.report.reason.is_some() {
+    if let Some(words) = &entry.words {
         transaction
             .prepare_cached("INSERT INTO reason_words (rowid, words) VALUES (?1, ?2)")?
-            .execute(params![number, entry.words])?;
+            .execute(params![number, words])?;
     }
     Ok(Put::Written)
 }

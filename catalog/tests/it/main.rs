@@ -1,5 +1,6 @@
 //! The catalog against real back-ends.
 
 mod contract;
+mod elasticsearch;
 mod samples;
 mod sqlite;
