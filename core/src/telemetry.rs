@@ -176,6 +176,67 @@ mod tests {
         assert_eq!((read("log.1").as_str(), read("log").as_str()), ("from before\none\n", "two\n"));
     }
 
+    const ROLE: &str = "LONGSHORE_TEST_TELEMETRY_ROLE";
+
+    /// Not a test of its own: the process that the tests below start, which logs as its role says.
+    #[test]
+    fn the_process_that_logs() {
+        let Some(role) = std::env::var_os(ROLE) else { return };
+        let (format, file) = match role.to_str() {
+            Some("plain") => (Some(LogFormat::Plain), None),
+            Some("auto") => (None, None),
+            _ => (None, Some(PathBuf::from(role))),
+        };
+        let args = LogArgs { log_format: format, log_level: Some("debug,quiet=off".to_owned()) };
+        let config = LogConfig { file, ..LogConfig::default() };
+        init(&args, &config).expect("started");
+        let _span = tracing::info_span!("transfer", job = "j1").entered();
+        tracing::info!(bytes = 5, "stored");
+        tracing::info!(target: "quiet", "not wanted");
+        tracing::error!("disk full");
+    }
+
+    fn standard_error(role: &str) -> String {
+        let output = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "telemetry::tests::the_process_that_logs", "--nocapture"])
+            .env(ROLE, role)
+            .output()
+            .expect("ran");
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).expect("text")
+    }
+
+    #[test]
+    fn without_a_terminal_a_line_is_json_with_its_span_and_a_time_in_utc() {
+        let lines = standard_error("auto");
+        let lines: Vec<serde_json::Value> =
+            lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(
+            (&lines[0]["level"], &lines[0]["message"], &lines[0]["bytes"], &lines[0]["span"]["job"]),
+            (&"INFO".into(), &"stored".into(), &5.into(), &"j1".into())
+        );
+        let time = lines[0]["timestamp"].as_str().expect("text");
+        assert!(time.ends_with('Z') && time.parse::<jiff::Timestamp>().is_ok(), "{time}");
+    }
+
+    #[test]
+    fn a_plain_line_has_no_colours_where_no_terminal_is() {
+        let lines = standard_error("plain");
+        let expected = " INFO transfer{job=\"j1\"}: longshore_core::telemetry::tests: stored bytes=5";
+        assert!(lines.lines().next().is_some_and(|line| line.ends_with(expected)), "{lines}");
+    }
+
+    #[test]
+    fn with_a_log_file_standard_error_has_the_errors_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("log");
+        let errors = standard_error(file.to_str().expect("text"));
+        let log = std::fs::read_to_string(&file).expect("read");
+        assert_eq!((log.lines().count(), errors.lines().count()), (2, 1));
+        assert!(errors.contains("disk full"), "{errors}");
+    }
+
     #[test]
     fn a_log_file_that_cannot_be_opened_is_named() {
         let config = LogConfig { file: Some("/nowhere/at/all.log".into()), ..LogConfig::default() };

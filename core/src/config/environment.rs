@@ -46,8 +46,9 @@ pub(super) fn lay_variables(
 pub(super) fn lay_flag(root: &mut Node, flag: &str, key: &str, value: &str) {
     let origin = Origin::Flag(flag.to_owned());
     let mut layer = Node::new(Value::Table(Table::new()), origin.clone());
-    let parts: Vec<&str> = key.split('.').collect();
-    layer.put(&parts, Node::word(value, origin));
+    let path = root.path_of(key);
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    layer.put(&path, Node::word(value, origin));
     root.lay_over(layer);
 }
 

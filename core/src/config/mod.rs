@@ -133,7 +133,8 @@ impl<T: fmt::Debug> fmt::Debug for Loaded<T> {
 impl<T> Loaded<T> {
     /// Where the value of the dotted `key` came from.
     pub fn origin(&self, key: &str) -> Origin {
-        self.given.at(key.split('.')).map_or(Origin::Default, |node| node.origin.clone())
+        let path = self.given.path_of(key);
+        self.given.at(path.iter().map(String::as_str)).map_or(Origin::Default, |node| node.origin.clone())
     }
 
     /// A problem with the value of `key` that only the program can see, told as the loader tells its own.

@@ -17,7 +17,7 @@ pub(super) fn show<T: Serialize>(value: &T, given: &Node, origin: bool) -> Resul
     }
     let document = DeTable::parse(&text).map_err(|error| error.to_string())?;
     let mut notes: Vec<(usize, String)> = Vec::new();
-    note(document.get_ref(), &mut Vec::new(), given, &mut notes);
+    note(document.get_ref(), Some(given), &mut notes);
     notes.sort();
     let mut shown = String::with_capacity(text.len() * 2);
     let mut done = 0;
@@ -32,39 +32,50 @@ pub(super) fn show<T: Serialize>(value: &T, given: &Node, origin: bool) -> Resul
     Ok(shown)
 }
 
-fn note<'a>(table: &'a DeTable<'_>, path: &mut Vec<&'a str>, given: &Node, notes: &mut Vec<(usize, String)>) {
+/// Where each value of `table` ends in the text, and its origin in `given`, the tree at the same place.
+fn note(table: &DeTable<'_>, given: Option<&Node>, notes: &mut Vec<(usize, String)>) {
+    let entries = given.and_then(|node| match &node.value {
+        Value::Table(entries) => Some(entries),
+        _ => None,
+    });
     for (key, value) in table {
-        path.push(key.get_ref());
+        let given = entries.and_then(|entries| entries.get(key.get_ref().as_ref()));
         match value.get_ref() {
-            DeValue::Table(inner) => note(inner, path, given, notes),
-            // Tables in a list: all of them come from where the list comes from.
+            DeValue::Table(inner) => note(inner, given, notes),
             DeValue::Array(list) if list.iter().any(|item| item.get_ref().is_table()) => {
-                let origin = origin_of(path, given);
-                for item in list {
+                for (at, item) in list.iter().enumerate() {
+                    let given = given.and_then(|node| match &node.value {
+                        Value::List(items) => items.get(at),
+                        _ => None,
+                    });
                     if let DeValue::Table(inner) = item.get_ref() {
-                        notes.extend(inner.values().map(|value| (value.span().end, origin.clone())));
+                        note(inner, given, notes);
                     }
                 }
             }
-            _ => notes.push((value.span().end, origin_of(path, given))),
+            _ => {
+                let file = || entries.and_then(|entries| entries.get(&format!("{}_file", key.get_ref())));
+                let origin = match given {
+                    Some(node) => origin_of(node),
+                    None => file().map_or_else(|| Origin::Default.to_string(), origin_of_file),
+                };
+                notes.push((value.span().end, origin));
+            }
         }
-        path.pop();
     }
 }
 
-fn origin_of(path: &[&str], given: &Node) -> String {
-    if let Some(node) = given.at(path.iter().copied()) {
-        return match &node.origin {
-            Origin::File { seed_key: Some(key), .. } => format!("{} {key}", node.origin),
-            origin => origin.to_string(),
-        };
+fn origin_of(node: &Node) -> String {
+    match &node.origin {
+        Origin::File { seed_key: Some(key), .. } => format!("{} {key}", node.origin),
+        origin => origin.to_string(),
     }
-    let file = path.split_last().and_then(|(last, table)| {
-        let last = format!("{last}_file");
-        given.at(table.iter().copied().chain([last.as_str()]))
-    });
-    match file {
-        Some(Node { value: Value::Text(file) | Value::Word(file), origin }) => format!("in {file}, by {origin}"),
-        _ => Origin::Default.to_string(),
+}
+
+/// The origin of a secret that `node` names the file of.
+fn origin_of_file(node: &Node) -> String {
+    match &node.value {
+        Value::Text(file) | Value::Word(file) => format!("in {file}, by {}", node.origin),
+        _ => node.origin.to_string(),
     }
 }

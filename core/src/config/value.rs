@@ -45,6 +45,30 @@ impl Node {
         })
     }
 
+    /// The parts of a dotted key. A key of this tree may have dots itself, as sections of the seed may: such a key is one
+    /// part.
+    pub(super) fn path_of(&self, dotted: &str) -> Vec<String> {
+        let mut path = Vec::new();
+        let (mut level, mut rest) = (Some(self), dotted);
+        while !rest.is_empty() {
+            let table = level.and_then(|node| match &node.value {
+                Value::Table(table) => Some(table),
+                _ => None,
+            });
+            let begins =
+                |key: &str| rest.strip_prefix(key).is_some_and(|after| after.is_empty() || after.starts_with('.'));
+            let known = table.and_then(|table| table.keys().filter(|key| begins(key)).max_by_key(|key| key.len()));
+            let part = match known {
+                Some(key) => key.as_str(),
+                None => rest.split('.').next().unwrap_or(rest),
+            };
+            path.push(part.to_owned());
+            level = table.and_then(|table| table.get(part));
+            rest = rest.get(part.len() + 1..).unwrap_or("");
+        }
+        path
+    }
+
     /// Lays `over` on this: tables are joined key by key, anything else is replaced. `x` and `x_file` are two ways to say
     /// one thing, so a layer that says one of them takes the other of an earlier layer away.
     pub(super) fn lay_over(&mut self, over: Self) {

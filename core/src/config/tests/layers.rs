@@ -84,3 +84,36 @@ fn a_variable_that_is_wrong_is_named() {
     environment LONGSHORE__NODE_ID: not UTF-8
     ");
 }
+
+#[test]
+fn each_of_several_tables_has_its_own_origin() {
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Clusters {
+        cluster: Vec<Cluster>,
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Cluster {
+        name: String,
+        #[serde(default)]
+        redis: RedisConfig,
+    }
+    let case =
+        Case::new(&[("x.toml", "[[cluster]]\nname = \"a\"\n[cluster.redis]\ndb = 1\n[[cluster]]\nname = \"b\"\n")]);
+    insta::assert_snapshot!(case.shown::<Clusters>(&NODE, "x.toml"), @r#"
+    [[cluster]]
+    name = "a"  # x.toml:2
+
+    [cluster.redis]
+    address = "127.0.0.1:6379"  # default
+    db = 1  # x.toml:4
+    tls = false  # default
+
+    [[cluster]]
+    name = "b"  # x.toml:6
+
+    [cluster.redis]
+    address = "127.0.0.1:6379"  # default
+    db = 0  # default
+    tls = false  # default
+    "#);
+}

@@ -117,3 +117,14 @@ fn what_is_shown_loads_to_the_same() {
         assert_eq!(show("again.toml").expect("loaded").expect("shown"), shown);
     }
 }
+
+#[test]
+fn a_section_may_have_dots_in_its_name() {
+    let text =
+        "[global]\nserver_id = 1\n[mysql.3306]\nback_type = mysql\ninstance = 3306\nback_log = /l\nscript = true\n";
+    let case = Case::new(&[("x.conf", text)]).set("instance.mysql.3306.script=false");
+    let loaded = case.load::<Host>(&HOST, "x.conf").expect("loaded");
+    assert_eq!(loaded.value.instance["mysql.3306"].script, "false");
+    let back_log = loaded.problem("instance.mysql.3306.back_log", "is not there").to_string();
+    assert!(back_log.ends_with("x.conf:6: back_log: is not there"), "{back_log}");
+}
