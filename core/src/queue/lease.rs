@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Queue, claim::micros, script};
+use super::{HeldLease, Queue, claim::micros, script};
 use crate::{Job, Millis, NodeId, Report, redis_link::LinkError, report::Reason};
 
 /// A job held by a node until `expires_at`.
@@ -108,6 +108,15 @@ impl Queue {
         let mut call = script::RELEASE.prepare_invoke();
         call.arg(held.job.id.to_string()).arg(held.node_id.as_str()).arg(held.revision);
         self.run(&call).await.map(still)
+    }
+
+    /// Ends a lease that its node's former process left behind, for a puller that starts: ready again at once, the attempt
+    /// counted.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn put_back(&self, held: &HeldLease, reason: &Reason) -> Result<Held, LinkError> {
+        self.put_off(&held.job.to_string(), &held.node_id, &held.revision.to_string(), Duration::ZERO, reason).await
     }
 
     pub(super) async fn put_off(
