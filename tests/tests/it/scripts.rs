@@ -540,7 +540,7 @@ fn killed_at_any_step_the_announced_backups_still_make_a_whole_chain() {
     for program in ["mv", "rm", "sync", "mkdir"] {
         let shim = format!(
             "#!/bin/sh\ncount=$(($(cat \"$KILL_COUNT\") - 1)); echo $count >\"$KILL_COUNT\"\n\
-             if [ $count = 0 ]; then kill -KILL -- -\"$KILL_GROUP\"; fi\nexec /usr/bin/{program} \"$@\"\n"
+             if [ $count = 0 ]; then kill -KILL -\"$KILL_GROUP\"; fi\nexec /usr/bin/{program} \"$@\"\n"
         );
         let path = shims.path().join(program);
         fs::write(&path, shim).unwrap();
