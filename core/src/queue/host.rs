@@ -10,7 +10,7 @@ use crate::{HostBeat, Job, JobId, Outcome, Report, ServerId, redis_link::LinkErr
 pub enum Offered {
     /// Put into its inbox now.
     Pushed,
-    /// Known to Redis already: waiting, delayed or under lease.
+    /// Known to Redis already: in its inbox, waiting, delayed or under lease.
     Known,
     /// Its report exists.
     Ended(MailboxEntry),

@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | `job:ID` | hash | state, queue, class, host, size, times, attempts, revision, holder |
 //! | `body:ID` | string | the job's JSON, apart, so that the hash stays small and compact |
+//! | `offered:ID` | string | its queue, while a job that an agent offered is in the inbox; a day at most |
 //! | `lane:QUEUE/CLASS/HOST` | sorted set | ready jobs `ID:SIZE` by admission; a class is the power of two below the size |
 //! | `heads:QUEUE/CLASS` | sorted set | hosts that may be asked, by their lane's oldest job |
 //! | `classes:QUEUE` | sorted set | classes by their oldest head |
@@ -30,6 +31,7 @@
 //! | `queues` | set | queues ever used |
 //! | `dead` | sorted set | dead letters by time: `job:ID` and `raw:N` (with `bytes:raw:N`) |
 //! | `reports` | stream | reports and host beats, for the indexers |
+//! | `dead_reports`, `dead_reports_why` | hashes | entries of the stream that no catalog takes, by their id there |
 //! | `mailbox:HOST` | hash | job to `REVISION OUTCOME`, until the host's agent has read it |
 //! | `ended:ID` | string | the same for an hour, to recognize repetitions |
 //! | `nodes`, `nodes_seen`, `running:NODE` | hash, sorted set, set | beats, when they came, what the node works on |
@@ -39,6 +41,7 @@
 mod admit;
 mod claim;
 mod dead_letter;
+mod dead_report;
 mod depth;
 mod host;
 mod lease;
@@ -58,6 +61,7 @@ pub use self::{
     admit::Admitted,
     claim::{ClaimRequest, Claimed, Idle},
     dead_letter::{DeadLetter, DeadLetters, Remains},
+    dead_report::DeadReport,
     depth::{HeldLease, QueueDepth},
     host::{MailboxEntry, Offered},
     lease::{End, Held, Lease, Settled},

@@ -3,7 +3,9 @@
 -- ARGV  1 id   2 host   3 queue   4 body: the job as JSON
 -- Reply {'ended', 'revision outcome'} | {'known'} | {'pushed'}
 --
--- An offer repeated while the first is still in the inbox is pushed twice; admission makes it one.
+-- The mark says that the job is in its inbox, so that hosts may offer again and again while no node admits. It is written
+-- with the push and goes with it when the server loses its last second; it ends by itself after a day, lest an inbox emptied
+-- by hand keep jobs out for ever. A job pushed twice all the same is made one by admission.
 
 local id, host, queue, body = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
@@ -12,6 +14,9 @@ if entry then
   return {'ended', entry}
 end
 if call('EXISTS', job_key(id)) == 1 then
+  return {'known'}
+end
+if not call('SET', P .. 'offered:' .. id, queue, 'NX', 'EX', 86400) then
   return {'known'}
 end
 call('LPUSH', queue, body)
