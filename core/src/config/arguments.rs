@@ -1,6 +1,11 @@
 //! The command-line part of configuration, the same in every program.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    io::{self, Write},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use serde::Serialize;
 
@@ -57,14 +62,16 @@ pub enum ConfigCommand {
 }
 
 impl ConfigCommand {
-    /// Performs the command: prints to standard output.
+    /// Performs the command: prints to standard output. A reader that has gone, such as `head`, is no error.
     ///
     /// # Errors
-    /// When a value can't be written as TOML, or standard output is closed.
+    /// When a value can't be written as TOML, or standard output can't be written.
     pub fn run<T: Serialize>(&self, loaded: &Loaded<T>) -> anyhow::Result<()> {
-        use std::io::Write;
         let Self::Show { origin } = self;
-        std::io::stdout().write_all(loaded.show(*origin)?.as_bytes())?;
-        Ok(())
+        let shown = loaded.show(*origin)?;
+        match io::stdout().write_all(shown.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }

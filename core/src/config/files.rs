@@ -52,7 +52,9 @@ pub(super) fn beside(main: &Path) -> Result<Vec<PathBuf>, Problem> {
         folder.join(name)
     });
     let mut all = Vec::new();
-    for part in [Some(folder.join("conf.d")), own].into_iter().flatten() {
+    let shared = folder.join("conf.d");
+    let own = own.filter(|own| *own != shared);
+    for part in [Some(shared), own].into_iter().flatten() {
         let unreadable = |error: std::io::Error| {
             Problem::new(Origin::file(&part.as_path().into(), 0), "", format!("can't be listed: {error}"))
         };

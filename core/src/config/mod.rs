@@ -215,7 +215,7 @@ pub fn load_with<T: DeserializeOwned>(
     if !problems.is_empty() {
         return Err(problems.into());
     }
-    let value = reader::read(given.clone()).map_err(|mut problems| {
+    let value = reader::read(&given).map_err(|mut problems| {
         problems.iter_mut().filter(|problem| problem.what == reader::MISSING).for_each(|problem| {
             let seed_name = seed.and_then(|seed| seed.seed_name(&problem.key));
             if let Some(name) = seed_name.filter(|name| *name != problem.key) {

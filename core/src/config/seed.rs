@@ -149,7 +149,8 @@ fn convert(
         let path: Vec<&str> = native.split('.').collect();
         match into.at(path.iter().copied()) {
             Some(Node { value: Value::Word(host), origin }) => {
-                let joined = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+                let is_bare_ipv6 = host.parse::<std::net::Ipv6Addr>().is_ok();
+                let joined = if is_bare_ipv6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
                 let origin = origin.clone();
                 into.put(&path, Node::word(joined, origin));
             }

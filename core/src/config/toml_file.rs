@@ -12,6 +12,7 @@ use super::{
 /// Reads `text` as the content of `path`; every syntax error is reported with its line.
 pub(super) fn parse(text: &str, path: &Arc<Path>) -> Result<Node, Vec<Problem>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = Lines::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut problems: Vec<Problem> = errors
         .iter()
@@ -19,7 +20,7 @@ pub(super) fn parse(text: &str, path: &Arc<Path>) -> Result<Node, Vec<Problem>> 
             let span = error.span().unwrap_or_default();
             // A duplicate is told with its key; of other lines nothing is shown, they may hold a secret.
             let key = if error.message() == "duplicate key" { text.get(span.clone()).unwrap_or_default() } else { "" };
-            Problem::new(Origin::file(path, line_of(text, span.start)), key, error.message().replace('\n', ", "))
+            Problem::new(Origin::file(path, lines.of(span.start)), key, error.message().replace('\n', ", "))
         })
         .collect();
     problems.dedup();
@@ -27,21 +28,21 @@ pub(super) fn parse(text: &str, path: &Arc<Path>) -> Result<Node, Vec<Problem>> 
         return Err(problems);
     }
     let mut problems = Vec::new();
-    let value = table(text, path, document.into_inner(), &mut problems);
+    let value = table(&lines, path, document.into_inner(), &mut problems);
     if problems.is_empty() { Ok(Node::new(value, Origin::file(path, 0))) } else { Err(problems) }
 }
 
-fn table(text: &str, path: &Arc<Path>, entries: DeTable<'_>, problems: &mut Vec<Problem>) -> Value {
+fn table(lines: &Lines, path: &Arc<Path>, entries: DeTable<'_>, problems: &mut Vec<Problem>) -> Value {
     let mut table = Table::new();
     for (key, value) in entries {
-        let line = line_of(text, key.span().start);
-        let node = node(text, path, line, value.into_inner(), problems);
+        let line = lines.of(key.span().start);
+        let node = node(lines, path, line, value.into_inner(), problems);
         table.insert(key.into_inner().into_owned(), node);
     }
     Value::Table(table)
 }
 
-fn node(text: &str, path: &Arc<Path>, line: usize, value: DeValue<'_>, problems: &mut Vec<Problem>) -> Node {
+fn node(lines: &Lines, path: &Arc<Path>, line: usize, value: DeValue<'_>, problems: &mut Vec<Problem>) -> Node {
     let origin = Origin::file(path, line);
     let value = match value {
         DeValue::String(string) => Value::Text(string.into_owned()),
@@ -59,18 +60,26 @@ fn node(text: &str, path: &Arc<Path>, line: usize, value: DeValue<'_>, problems:
             array
                 .into_iter()
                 .map(|item| {
-                    let line = line_of(text, item.span().start);
-                    node(text, path, line, item.into_inner(), problems)
+                    let line = lines.of(item.span().start);
+                    node(lines, path, line, item.into_inner(), problems)
                 })
                 .collect(),
         ),
-        DeValue::Table(entries) => table(text, path, entries, problems),
+        DeValue::Table(entries) => table(lines, path, entries, problems),
     };
     Node::new(value, origin)
 }
 
-/// The line, counted from 1, of byte `at`.
-fn line_of(text: &str, at: usize) -> usize {
-    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
-    before.iter().filter(|byte| **byte == b'\n').count() + 1
+/// Where the lines of a text begin.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn new(text: &str) -> Self {
+        Self([0].into_iter().chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
+    }
+
+    /// The line, counted from 1, of byte `at`.
+    fn of(&self, at: usize) -> usize {
+        self.0.partition_point(|start| *start <= at)
+    }
 }

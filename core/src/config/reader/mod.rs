@@ -10,7 +10,7 @@
 mod access;
 mod fault;
 
-use std::cell::RefCell;
+use std::{borrow::Cow, cell::RefCell};
 
 use serde::{
     de::{self, DeserializeOwned, IntoDeserializer, Unexpected, Visitor},
@@ -31,7 +31,8 @@ use super::{
 pub(super) const MISSING: &str = "missing";
 
 /// Deserializes `root`, or says everything that is wrong with it.
-pub(super) fn read<T: DeserializeOwned>(mut root: Node) -> Result<T, Vec<Problem>> {
+pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<T, Vec<Problem>> {
+    let mut root = Cow::Borrowed(root);
     let mut wrong: Vec<Problem> = Vec::new();
     let mut taken: Vec<String> = Vec::new();
     loop {
@@ -61,7 +62,7 @@ pub(super) fn read<T: DeserializeOwned>(mut root: Node) -> Result<T, Vec<Problem
                 }
             }
         }
-        if !root.remove(&path) {
+        if !root.to_mut().remove(&path) {
             return Err(wrong);
         }
     }
@@ -212,6 +213,9 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
             Value::Text(path) | Value::Word(path) if of_file => {
                 let secret = secret::Secret::from_file(std::path::Path::new(path)).map_err(Fault::new)?;
                 visitor.visit_str(secret.expose())
+            }
+            Value::Text(text) | Value::Word(text) if text == secret::HIDDEN => {
+                Err(Fault::new("holds what `config show` prints for a secret; write the secret itself"))
             }
             Value::Text(text) | Value::Word(text) => visitor.visit_str(text),
             _ => Err(Fault::new("expected a text; write it in quotes")),
