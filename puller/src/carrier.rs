@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The field of a report that says what was received, for jobs that announced no digest.
-const RECEIVED_DIGEST: &str = "received_xxh3_128";
+pub const RECEIVED_DIGEST: &str = "received_xxh3_128";
 
 /// A job's fence and count of attempts: what a lease says beside the job.
 #[derive(Debug, Clone, Copy)]

@@ -1,14 +1,25 @@
 //! The puller: a storage node's daemon. It claims jobs under leases, fetches with real rsync into a partial place, verifies,
 //! publishes by one rename, and settles, which leaves a report. It serves what it stored to restores.
 //!
+//! [`puller`] is the loop, [`worker`] one job under its lease, [`recovery`] what a start does about the process before.
 //! One job's way on the disk is [`carrier`]: [`fetch`] by rsync into [`incoming`], [`verify`], publish in the [`store`].
 
 pub mod carrier;
+pub mod commands;
 pub mod failure;
 pub mod fetch;
 pub mod incoming;
+pub mod metrics;
+pub mod node;
+pub mod problem;
+pub mod puller;
+pub mod range;
+pub mod recovery;
 pub mod rsync;
+pub mod serve;
 pub mod settings;
 pub mod space;
+pub mod status_server;
 pub mod store;
 pub mod verify;
+pub mod worker;

@@ -1,0 +1,299 @@
+//! What the parts of one puller share: the node's settings and services, what is running, and what is known about why nothing
+//! is. Its picture is the heartbeat.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use longshore_core::{
+    InstanceKey, JobId, Millis, NodeBeat,
+    beat::{BEAT_VERSION, DiskBeat, NodeTotals, RunningTransfer},
+    queue::Queue,
+};
+
+use crate::{
+    carrier::Carrier,
+    fetch::Progress,
+    metrics::NodeMetrics,
+    rsync::version::Version,
+    settings::Settings,
+    space::{Disk, NoRoom, Space},
+    store::Store,
+};
+
+/// How long a node takes no job after its own disk failed one.
+pub const REST_AFTER_FAULT: Duration = Duration::from_secs(30);
+
+/// A running puller.
+#[derive(Debug)]
+pub struct Node {
+    /// Its configuration.
+    pub settings: Settings,
+    /// The queue of its cluster.
+    pub queue: Queue,
+    /// Its store.
+    pub store: Arc<Store>,
+    /// The store's file system.
+    pub space: Space,
+    /// What brings jobs onto the disk.
+    pub carrier: Carrier,
+    /// What is counted.
+    pub metrics: NodeMetrics,
+    rsync_version: Version,
+    serve: Option<String>,
+    started_at: Millis,
+    running: Mutex<HashMap<JobId, Running>>,
+    state: Mutex<State>,
+    totals: Totals,
+    changed: tokio::sync::Notify,
+}
+
+#[derive(Debug, Clone)]
+struct Running {
+    key: InstanceKey,
+    progress: Arc<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    paused: Option<String>,
+    last_error: Option<String>,
+    disk: Disk,
+    rests_until: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    stored: AtomicU64,
+    stored_bytes: AtomicU64,
+    failed: AtomicU64,
+    retried: AtomicU64,
+}
+
+/// A transfer that the heartbeat shows until this is dropped.
+#[derive(Debug)]
+pub struct Shown {
+    node: Arc<Node>,
+    job: JobId,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        locked(&self.node.running).remove(&self.job);
+        self.node.metrics.running.dec();
+    }
+}
+
+impl Node {
+    /// Of an open store; `serve` is the address that others reach its files at.
+    pub fn new(settings: Settings, queue: Queue, store: Store, rsync_version: Version, serve: Option<String>) -> Self {
+        let store = Arc::new(store);
+        Self {
+            space: Space::new(store.root(), settings.store.reserve),
+            carrier: Carrier::new(&settings, Arc::clone(&store)),
+            metrics: NodeMetrics::new(),
+            settings,
+            queue,
+            store,
+            rsync_version,
+            serve,
+            started_at: Millis::now(),
+            running: Mutex::default(),
+            state: Mutex::default(),
+            totals: Totals::default(),
+            changed: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// Shows a transfer, and keeps room for its bytes.
+    pub fn show(self: &Arc<Self>, job: JobId, key: InstanceKey, progress: Arc<Progress>) -> Shown {
+        locked(&self.running).insert(job, Running { key, progress });
+        self.metrics.running.inc();
+        Shown { node: Arc::clone(self), job }
+    }
+
+    /// Whether this process works on `job`.
+    pub fn is_running(&self, job: JobId) -> bool {
+        locked(&self.running).contains_key(&job)
+    }
+
+    /// Bytes that a new job may have now.
+    ///
+    /// # Errors
+    /// Why it may have none, for people.
+    pub async fn room(&self) -> Result<u64, String> {
+        if self.settings.weight == 0 {
+            return Err("its weight is 0: it drains".to_owned());
+        }
+        if let Some(until) = locked(&self.state).rests_until
+            && until > Instant::now()
+        {
+            return Err("resting after its disk failed a transfer".to_owned());
+        }
+        // What is promised is added up before the disk is asked: bytes written between the two are counted twice, never not.
+        let promised = self.promised_bytes();
+        let store = Arc::clone(&self.store);
+        let there =
+            tokio::task::spawn_blocking(move || store.still_there()).await.map_err(|error| error.to_string())?;
+        there.map_err(|error| error.to_string())?;
+        let disk = self.measure().await.map_err(|error| error.to_string())?;
+        self.space.room(&disk, promised).map_err(|error| error.to_string())
+    }
+
+    /// Asks the disk, and remembers the answer for the heartbeat.
+    ///
+    /// # Errors
+    /// [`NoRoom::Silent`].
+    pub async fn measure(&self) -> Result<Disk, NoRoom> {
+        let disk = self.space.measure().await?;
+        locked(&self.state).disk = disk;
+        self.metrics.free_bytes.set(disk.free_bytes.cast_signed());
+        Ok(disk)
+    }
+
+    fn promised_bytes(&self) -> u64 {
+        locked(&self.running).values().map(|running| running.progress.missing_bytes()).sum()
+    }
+
+    /// Whether the disk is at or below its reserve.
+    pub async fn is_full(&self) -> bool {
+        self.measure().await.is_ok_and(|disk| self.space.room(&disk, 0).is_err())
+    }
+
+    /// Says why nothing is claimed now, or that it is again.
+    pub fn paused(&self, why: Option<String>) {
+        let mut state = locked(&self.state);
+        if state.paused == why {
+            return;
+        }
+        match (&state.paused, &why) {
+            (_, Some(why)) => tracing::warn!(%why, "paused"),
+            (Some(before), None) => tracing::info!(%before, "claiming again"),
+            (None, None) => {}
+        }
+        state.paused = why;
+        self.metrics.paused.set(i64::from(state.paused.is_some()));
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Why nothing is claimed now.
+    pub fn why_paused(&self) -> Option<String> {
+        locked(&self.state).paused.clone()
+    }
+
+    /// The last error, for people who look at the node.
+    pub fn failed_with(&self, text: String) {
+        locked(&self.state).last_error = Some(text);
+    }
+
+    /// Takes no job for [`REST_AFTER_FAULT`].
+    pub fn rest(&self) {
+        locked(&self.state).rests_until = Some(Instant::now() + REST_AFTER_FAULT);
+    }
+
+    /// Counts a stored backup.
+    pub fn count_stored(&self, bytes: u64) {
+        self.totals.stored.fetch_add(1, Relaxed);
+        self.totals.stored_bytes.fetch_add(bytes, Relaxed);
+        self.metrics.stored.inc();
+        self.metrics.stored_bytes.inc_by(bytes);
+    }
+
+    /// Counts a job that was given up.
+    pub fn count_failed(&self, code: &str) {
+        self.totals.failed.fetch_add(1, Relaxed);
+        self.metrics.failed.get_or_create(&vec![("code", code.to_owned())]).inc();
+    }
+
+    /// Counts a job that was put back for later.
+    pub fn count_retried(&self, code: &str) {
+        self.totals.retried.fetch_add(1, Relaxed);
+        self.metrics.retried.get_or_create(&vec![("code", code.to_owned())]).inc();
+    }
+
+    /// Returns when something changed that the heartbeat should tell at once.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The node as others see it.
+    pub fn beat(&self) -> NodeBeat {
+        let running: Vec<RunningTransfer> = locked(&self.running)
+            .iter()
+            .map(|(&job, Running { key, progress })| RunningTransfer {
+                job,
+                key: key.clone(),
+                size_bytes: progress.size_bytes,
+                bytes: progress.bytes(),
+                bytes_per_second: progress.bytes_per_second(),
+                since: progress.since,
+            })
+            .collect();
+        let state = locked(&self.state);
+        let totals = &self.totals;
+        NodeBeat {
+            v: BEAT_VERSION,
+            node_id: self.settings.node_id.clone(),
+            at: Millis::now(),
+            started_at: self.started_at,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            weight: self.settings.weight,
+            slots: self.settings.slots,
+            disk: DiskBeat {
+                size_bytes: state.disk.size_bytes,
+                free_bytes: state.disk.free_bytes,
+                reserve_bytes: self.space.reserve_bytes(&state.disk),
+                promised_bytes: running.iter().map(|one| one.size_bytes.saturating_sub(one.bytes)).sum(),
+            },
+            running,
+            paused: state.paused.clone(),
+            last_error: state.last_error.clone(),
+            serve: self.serve.clone(),
+            rsync_version: self.rsync_version.to_string(),
+            totals: NodeTotals {
+                stored: totals.stored.load(Relaxed),
+                stored_bytes: totals.stored_bytes.load(Relaxed),
+                failed: totals.failed.load(Relaxed),
+                retried: totals.retried.load(Relaxed),
+            },
+            extra: serde_json::Map::new(),
+        }
+    }
+}
+
+/// How others reach `settings.serve`: a URL without a last slash. `None` when nothing is served.
+pub fn serve_url(settings: &Settings) -> Option<String> {
+    let serve = &settings.serve;
+    if serve.public_key.is_none() && serve.public_key_file.is_none() {
+        return None;
+    }
+    let port = serve.listen.port();
+    let address = match &serve.address {
+        Some(address) => address.trim_end_matches('/').to_owned(),
+        None if serve.listen.ip().is_unspecified() => host_name(Path::new("/proc/sys/kernel/hostname")),
+        None => match serve.listen.ip() {
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            std::net::IpAddr::V4(ip) => ip.to_string(),
+        },
+    };
+    if address.contains("://") {
+        return Some(address);
+    }
+    let after_brackets = address.rsplit(']').next().unwrap_or(&address);
+    Some(if after_brackets.contains(':') { format!("http://{address}") } else { format!("http://{address}:{port}") })
+}
+
+fn host_name(file: &Path) -> String {
+    std::fs::read_to_string(file).map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,264 @@
+//! The loop: admit what hosts pushed, claim what fits, give it to a slot; beat, reap and sweep beside it. Claims are made by
+//! one task, one after the other, so that no two of them count the same free space.
+//!
+//! The end is ordered: no more claims, transfers finish within `drain`, others are ended and given back with their partials;
+//! the HTTP servers go last.
+
+use std::{sync::Arc, time::Duration};
+
+use longshore_core::{
+    queue::{ClaimRequest, Claimed, Idle, Lease},
+    redis_link::LinkError,
+    shutdown::Shutdown,
+};
+use sd_notify::NotifyState;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+use crate::{
+    fetch::Progress,
+    node::Node,
+    recovery,
+    rsync::process::GRACE,
+    worker::{self, jittered},
+};
+
+const BEAT_EVERY: Duration = Duration::from_secs(5);
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Waits between two questions when there was nothing, doubled from the first to the second.
+const POLL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// While jobs can be claimed, inboxes are looked at so often.
+const ADMIT_EVERY: Duration = Duration::from_millis(100);
+/// Entries admitted at once.
+const ADMIT_MOST: usize = 512;
+/// Leases reaped at once.
+const REAP_MOST: usize = 16;
+
+/// Whether the puller stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Until it is told to stop.
+    Stopped,
+    /// Until nothing waits that this node could take now, and all that it took is over.
+    Empty,
+}
+
+/// Runs until `shutdown`, or until there is nothing more.
+pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
+    let ending = CancellationToken::new();
+    let beside = ending.child_token();
+    // Started, whether or not the queue can be reached yet: that is what its heartbeat and its health are for.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let beats = tokio::spawn(beat(Arc::clone(&node), beside.clone()));
+    if alive(shutdown, Box::pin(recover(&node))).await.is_some() {
+        let sweeps = tokio::spawn(sweep(Arc::clone(&node), beside.clone()));
+        Box::pin(claim_until(&node, until, &ending, shutdown)).await;
+        sweeps.abort();
+    }
+    beside.cancel();
+    let _ = beats.await;
+}
+
+async fn recover(node: &Arc<Node>) {
+    let (mut wait, longest) = POLL;
+    while let Err(error) = recovery::recover(node).await {
+        node.paused(Some(error.to_string()));
+        tokio::time::sleep(jittered(wait)).await;
+        wait = (wait * 2).min(longest);
+    }
+    node.paused(None);
+}
+
+async fn claim_until(node: &Arc<Node>, until: Until, ending: &CancellationToken, shutdown: &Shutdown) {
+    let slots = Arc::new(Semaphore::new(usize::try_from(node.settings.slots).unwrap_or(1)));
+    let workers = TaskTracker::new();
+    let mut claimer = Claimer::new(node);
+    while !shutdown.is_requested() {
+        let Some(permit) = alive(shutdown, Arc::clone(&slots).acquire_owned()).await else { break };
+        let Ok(permit) = permit else { break };
+        match claimer.next().await {
+            Next::Job(lease) => {
+                claimer.wait = POLL.0;
+                let span = tracing::info_span!(
+                    "job", job = %lease.job.id, instance = %lease.job.key(), attempt = lease.attempts
+                );
+                // Shown before the next claim, so that its bytes count as promised.
+                let progress = Arc::new(Progress::new(lease.job.size_bytes()));
+                let shown = node.show(lease.job.id, lease.job.key(), Arc::clone(&progress));
+                let (node, ending, shutdown) = (Arc::clone(node), ending.clone(), shutdown.clone());
+                let work = async move {
+                    worker::work(&node, *lease, &progress, ending).await;
+                    drop(shown);
+                    let rest = node.settings.rest.duration();
+                    if !rest.is_zero() {
+                        shutdown.unless_requested(tokio::time::sleep(rest)).await;
+                    }
+                    drop(permit);
+                };
+                workers.spawn(work.instrument(span));
+            }
+            Next::Nothing { waits } => {
+                drop(permit);
+                if until == Until::Empty && !waits && workers.is_empty() {
+                    break;
+                }
+                let pause = jittered(claimer.wait);
+                claimer.wait = (claimer.wait * 2).min(POLL.1);
+                alive(shutdown, tokio::time::sleep(pause)).await;
+            }
+        }
+    }
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    drain(node, workers, ending).await;
+}
+
+/// Waits for `work` or the shutdown, and tells the service manager meanwhile that this loop lives.
+async fn alive<F: Future>(shutdown: &Shutdown, work: F) -> Option<F::Output> {
+    tokio::pin!(work);
+    loop {
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        tokio::select! {
+            biased;
+            () = shutdown.requested() => return None,
+            done = &mut work => return Some(done),
+            () = tokio::time::sleep(BEAT_EVERY) => {}
+        }
+    }
+}
+
+async fn drain(node: &Arc<Node>, workers: TaskTracker, ending: &CancellationToken) {
+    workers.close();
+    if !workers.is_empty() {
+        let drain = node.settings.drain.duration();
+        tracing::info!(transfers = workers.len(), within = ?drain, "waiting for transfers to finish");
+        node.paused(Some("stopping".to_owned()));
+        if tokio::time::timeout(drain, workers.wait()).await.is_err() {
+            tracing::info!(transfers = workers.len(), "giving transfers back");
+        }
+    }
+    ending.cancel();
+    if tokio::time::timeout(2 * GRACE, workers.wait()).await.is_err() {
+        tracing::error!(transfers = workers.len(), "transfers did not end; left to their leases' end");
+    }
+}
+
+/// What a claim brought.
+enum Next {
+    Job(Box<Lease>),
+    Nothing { waits: bool },
+}
+
+struct Claimer<'a> {
+    node: &'a Arc<Node>,
+    wait: Duration,
+    admitted: Option<Instant>,
+    /// Kept until it is answered, so that a lost answer is given again.
+    request_id: Option<uuid::Uuid>,
+}
+
+impl<'a> Claimer<'a> {
+    fn new(node: &'a Arc<Node>) -> Self {
+        Self { node, wait: POLL.0, admitted: None, request_id: None }
+    }
+
+    async fn next(&mut self) -> Next {
+        let room_bytes = match self.node.room().await {
+            Ok(room_bytes) => room_bytes,
+            Err(why) => {
+                self.node.paused(Some(why));
+                return Next::Nothing { waits: true };
+            }
+        };
+        match self.claim(room_bytes).await {
+            Ok(next) => {
+                self.node.paused(None);
+                next
+            }
+            Err(error) => {
+                self.node.failed_with(error.to_string());
+                self.node.paused(Some(error.to_string()));
+                Next::Nothing { waits: true }
+            }
+        }
+    }
+
+    async fn claim(&mut self, room_bytes: u64) -> Result<Next, LinkError> {
+        if self.admitted.is_none_or(|at| at.elapsed() >= ADMIT_EVERY) {
+            self.admit().await?;
+        }
+        let settings = &self.node.settings;
+        loop {
+            let request_id = *self.request_id.get_or_insert_with(uuid::Uuid::now_v7);
+            let request = ClaimRequest {
+                node_id: &settings.node_id,
+                request_id,
+                queues: &settings.queues,
+                room_bytes,
+                lease: settings.lease.duration(),
+                host_limit: settings.rsync.host_limit,
+            };
+            let claimed = Box::pin(self.node.queue.claim(&request)).await;
+            if !claimed.as_ref().is_err_and(LinkError::is_transient) {
+                self.request_id = None;
+            }
+            match claimed? {
+                Claimed::Job(lease) => return Ok(Next::Job(lease)),
+                Claimed::Nothing(Idle::Empty) if self.admit().await? > 0 => {}
+                Claimed::Nothing(idle) => return Ok(Next::Nothing { waits: idle != Idle::Empty }),
+            }
+        }
+    }
+
+    async fn admit(&mut self) -> Result<u64, LinkError> {
+        let admitted = Box::pin(self.node.queue.admit(&self.node.settings.queues, ADMIT_MOST)).await?;
+        self.admitted = Some(Instant::now());
+        if admitted.reports > 0 || admitted.dead > 0 {
+            tracing::warn!(refused = admitted.reports, dead = admitted.dead, "entries that are no job to fetch");
+        }
+        Ok(admitted.jobs)
+    }
+}
+
+/// The heartbeat, at once when the node pauses or goes on, and a last one at the end; beside it the reaping of others' leases.
+async fn beat(node: Arc<Node>, end: CancellationToken) {
+    let mut ticks = interval(BEAT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let mut reaps = false;
+        tokio::select! {
+            _ = ticks.tick() => reaps = true,
+            () = node.changed() => {}
+            () = end.cancelled() => break,
+        }
+        if let Err(error) = node.measure().await {
+            tracing::warn!(%error, "free space is not known");
+        }
+        if let Err(error) = node.queue.beat(&node.beat()).await {
+            tracing::warn!(%error, "no heartbeat could be sent");
+            continue;
+        }
+        if reaps {
+            match node.queue.reap(REAP_MOST).await {
+                Ok(jobs) if !jobs.is_empty() => tracing::warn!(?jobs, "ended leases that nobody worked on any more"),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "leases could not be reaped"),
+            }
+        }
+    }
+    node.paused(Some("stopped".to_owned()));
+    let _ = tokio::time::timeout(Duration::from_secs(2), node.queue.beat(&node.beat())).await;
+}
+
+async fn sweep(node: Arc<Node>, end: CancellationToken) {
+    let mut ticks = interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => recovery::sweep(&node).await,
+            () = end.cancelled() => return,
+        };
+    }
+}
