@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The longest label, in bytes; the seed's columns held 255 characters.
-pub const MAX_LABEL_BYTES: usize = 1024;
+const MAX_LABEL_BYTES: usize = 1024;
 
 /// One line of text, surrounding blanks dropped, possibly empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -14,7 +14,7 @@ pub struct Label(String);
 /// Why a text is not a label.
 #[derive(Debug, thiserror::Error)]
 pub enum LabelError {
-    /// Longer than [`MAX_LABEL_BYTES`].
+    /// Longer than 1024 bytes.
     #[error("a name of {0} bytes is too long; at most {MAX_LABEL_BYTES}")]
     TooLong(usize),
     /// A newline or another control character.

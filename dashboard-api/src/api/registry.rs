@@ -1,0 +1,163 @@
+//! The registry over HTTP: create, read, replace, change, remove and import, the same for each kind of entry.
+
+use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    extract::{Body, Path, Text},
+    problem::Problem,
+};
+use crate::{
+    app::App,
+    registry::{Business, Cluster, Entity as _, Imported, InstanceEntry, NodeEntry, TypeEntry},
+};
+
+/// A list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Listed<T> {
+    /// The entries, by key.
+    pub items: Vec<T>,
+}
+
+type Patch = serde_json::Map<String, serde_json::Value>;
+
+macro_rules! text_for {
+    ($name:ident) => {
+        String
+    };
+}
+
+/// Writing: add, replace, change, remove.
+macro_rules! written {
+    ($module:ident, $entry:ident, $all:tt, $one:tt, $(($part:tt, $name:ident)),+) => {
+        mod $module {
+            use super::*;
+
+            #[utoipa::path(post, path = $all, tag = "registry", request_body = $entry, responses(
+                (status = 201, body = $entry), (status = 409, body = Problem), (status = 422, body = Problem)))]
+            pub(super) async fn add(
+                State(app): State<App>,
+                Body(entry): Body<$entry>,
+            ) -> Result<impl IntoResponse, Problem> {
+                Ok((StatusCode::CREATED, Json(app.registry().add(entry).await?)))
+            }
+
+            #[utoipa::path(put, path = $one, tag = "registry", params($(($part = String, Path)),+),
+                request_body = $entry, responses((status = 200, body = $entry), (status = 422, body = Problem)))]
+            pub(super) async fn replace(
+                State(app): State<App>,
+                Path(($($name,)+)): Path<($(text_for!($name),)+)>,
+                Body(entry): Body<$entry>,
+            ) -> Result<impl IntoResponse, Problem> {
+                let key = [$($name),+].join("/");
+                if entry.key() != key {
+                    return Err(Problem::unacceptable(format!("the body is of {}, the address of {key}", entry.key())));
+                }
+                Ok(Json(app.registry().put(entry).await?))
+            }
+
+            #[utoipa::path(patch, path = $one, tag = "registry", params($(($part = String, Path)),+),
+                request_body(content = Object, description = "Fields to change (RFC 7396)"), responses(
+                (status = 200, body = $entry), (status = 404, body = Problem), (status = 422, body = Problem)))]
+            pub(super) async fn change(
+                State(app): State<App>,
+                Path(($($name,)+)): Path<($(text_for!($name),)+)>,
+                Body(patch): Body<Patch>,
+            ) -> Result<impl IntoResponse, Problem> {
+                Ok(Json(app.registry().patch::<$entry>([$($name),+].join("/"), patch).await?))
+            }
+
+            #[utoipa::path(delete, path = $one, tag = "registry", params($(($part = String, Path)),+), responses(
+                (status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+            pub(super) async fn remove(
+                State(app): State<App>,
+                Path(($($name,)+)): Path<($(text_for!($name),)+)>,
+            ) -> Result<impl IntoResponse, Problem> {
+                app.registry().remove::<$entry>([$($name),+].join("/")).await?;
+                Ok(StatusCode::NO_CONTENT)
+            }
+        }
+    };
+}
+
+/// Reading, where an entry is all there is to say; nodes and instances have more, see their own files.
+macro_rules! read {
+    ($module:ident, $entry:ident, $all:tt, $one:tt, $part:tt) => {
+        mod $module {
+            use super::*;
+
+            #[utoipa::path(get, path = $all, tag = "registry", responses((status = 200, body = Listed<$entry>)))]
+            pub(super) async fn list(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
+                Ok(Json(Listed { items: app.registry().list::<$entry>().await? }))
+            }
+
+            #[utoipa::path(get, path = $one, tag = "registry", params(($part = String, Path)), responses(
+                                (status = 200, body = $entry), (status = 404, body = Problem)))]
+            pub(super) async fn one(
+                State(app): State<App>,
+                Path(key): Path<String>,
+            ) -> Result<impl IntoResponse, Problem> {
+                Ok(Json(app.registry().get::<$entry>(key).await?))
+            }
+        }
+    };
+}
+
+written!(business, Business, "/api/v1/businesses", "/api/v1/businesses/{business_id}", ("business_id", a));
+written!(backup_type, TypeEntry, "/api/v1/types", "/api/v1/types/{name}", ("name", a));
+written!(cluster, Cluster, "/api/v1/clusters", "/api/v1/clusters/{cluster_id}", ("cluster_id", a));
+written!(node, NodeEntry, "/api/v1/nodes", "/api/v1/nodes/{node_id}", ("node_id", a));
+written!(
+    instance,
+    InstanceEntry,
+    "/api/v1/instances",
+    "/api/v1/instances/{server_id}/{type}/{instance}",
+    ("server_id", a),
+    ("type", b),
+    ("instance", c)
+);
+read!(businesses, Business, "/api/v1/businesses", "/api/v1/businesses/{business_id}", "business_id");
+read!(backup_types, TypeEntry, "/api/v1/types", "/api/v1/types/{name}", "name");
+read!(clusters, Cluster, "/api/v1/clusters", "/api/v1/clusters/{cluster_id}", "cluster_id");
+
+#[utoipa::path(post, path = "/api/v1/import/{entity}", tag = "registry",
+    params(("entity" = String, Path, description = "businesses, types, instances, clusters or nodes")),
+    request_body(content = String, description = "CSV with a header line, a JSON array, or {\"objects\": [...]}"),
+    responses((status = 200, body = Imported), (status = 422, body = Problem, description = "Names each wrong row")))]
+async fn import(
+    State(app): State<App>,
+    Path(entity): Path<String>,
+    Text(text): Text,
+) -> Result<impl IntoResponse, Problem> {
+    let registry = app.registry();
+    let imported = match entity.as_str() {
+        "businesses" => registry.import::<Business>(text).await?,
+        "types" => registry.import::<TypeEntry>(text).await?,
+        "instances" => registry.import::<InstanceEntry>(text).await?,
+        "clusters" => registry.import::<Cluster>(text).await?,
+        "nodes" => registry.import::<NodeEntry>(text).await?,
+        other => {
+            return Err(Problem::not_found(format!(
+                "{other:?} is no table; there are businesses, types, instances, clusters and nodes"
+            )));
+        }
+    };
+    Ok(Json(imported))
+}
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(business::add, businesses::list))
+        .routes(routes!(business::replace, business::change, business::remove, businesses::one))
+        .routes(routes!(backup_type::add, backup_types::list))
+        .routes(routes!(backup_type::replace, backup_type::change, backup_type::remove, backup_types::one))
+        .routes(routes!(cluster::add, clusters::list))
+        .routes(routes!(cluster::replace, cluster::change, cluster::remove, clusters::one))
+        .routes(routes!(node::add))
+        .routes(routes!(node::replace, node::change, node::remove))
+        .routes(routes!(instance::add))
+        .routes(routes!(instance::replace, instance::change, instance::remove))
+        .routes(routes!(import))
+}

@@ -1,0 +1,145 @@
+//! The clusters that are looked at: each a queue Redis, asked for its nodes' heartbeats, its queues and its dead letters.
+//! The last good answer about nodes is kept, so that a restore still finds them while Redis is away.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use longshore_core::{
+    Millis, NodeBeat, QueueName,
+    queue::{Queue, QueueDepth},
+    redis_link::{LinkError, RedisLink},
+};
+
+use crate::{
+    api::problem::Problem,
+    settings::{ClusterSettings, Settings},
+    watch::{Silence, Watch},
+};
+
+/// One cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    name: QueueName,
+    address: String,
+    levels: Vec<QueueName>,
+    queue: Queue,
+    watch: Watch,
+    last_nodes: Mutex<Vec<(NodeBeat, Millis)>>,
+}
+
+/// A node's last heartbeat.
+#[derive(Debug, Clone)]
+pub struct HeardNode {
+    /// What it said.
+    pub beat: NodeBeat,
+    /// When that reached Redis, by Redis' clock.
+    pub heard_at: Millis,
+    /// How long ago that is.
+    pub age: Duration,
+    /// Whether that is too long.
+    pub silent: bool,
+}
+
+/// The levels of a cluster, and Redis' own time.
+#[derive(Debug)]
+pub struct Depths {
+    /// In the order of the configuration, else by name.
+    pub levels: Vec<QueueDepth>,
+    /// By Redis' clock, which the ages are measured by.
+    pub now: Millis,
+}
+
+impl Cluster {
+    /// Connects at first use.
+    pub fn new(settings: &ClusterSettings) -> Self {
+        let link = RedisLink::new(&settings.redis);
+        Self {
+            name: settings.name.clone(),
+            address: link.name().to_owned(),
+            levels: settings.queues.clone(),
+            watch: Watch::of(&format!("The Redis of cluster {}", settings.name)),
+            queue: Queue::new(link),
+            last_nodes: Mutex::default(),
+        }
+    }
+
+    /// Its id.
+    pub fn name(&self) -> &QueueName {
+        &self.name
+    }
+
+    /// Where its Redis is, for people.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Whether its Redis answers.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Its queue.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The answer to a question put to [`Self::queue`].
+    ///
+    /// # Errors
+    /// A [`Problem`] fit to be sent, with since when Redis is away.
+    pub async fn ask<T>(&self, question: impl Future<Output = Result<T, LinkError>>) -> Result<T, Problem> {
+        self.watch.ask(question, |_| true).await.map_err(|silence| {
+            let why = match silence {
+                Silence::Error(error) => error.to_string(),
+                Silence::Slow(why) => why,
+            };
+            Problem::away(self.watch.what(), why, self.watch.away().map(|away| away.since))
+        })
+    }
+
+    /// Its nodes, ordered by id; while Redis is away those last heard of, growing older by our own clock.
+    pub async fn nodes(&self, settings: &Settings) -> Vec<HeardNode> {
+        let fresh = self.ask(async { Ok((self.queue.nodes().await?, self.queue.now_micros().await?)) }).await;
+        let (nodes, now) = match fresh {
+            Ok((nodes, micros)) => {
+                *self.last_nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes.clone();
+                (nodes, millis(micros))
+            }
+            Err(_) => (self.last_nodes.lock().unwrap_or_else(PoisonError::into_inner).clone(), Millis::now()),
+        };
+        let mut heard: Vec<HeardNode> = nodes
+            .into_iter()
+            .map(|(beat, heard_at)| {
+                let age = now.since(heard_at);
+                HeardNode { beat, heard_at, age, silent: age > settings.silent_after.duration() }
+            })
+            .collect();
+        heard.sort_by(|a, b| a.beat.node_id.cmp(&b.beat.node_id));
+        heard
+    }
+
+    /// What waits in its levels.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn depths(&self) -> Result<Depths, Problem> {
+        self.ask(async {
+            let found;
+            let levels = if self.levels.is_empty() {
+                found = self.queue.queue_names().await?;
+                &found
+            } else {
+                &self.levels
+            };
+            let levels = self.queue.depths(levels).await?;
+            Ok(Depths { levels, now: millis(self.queue.now_micros().await?) })
+        })
+        .await
+    }
+}
+
+fn millis(micros: u64) -> Millis {
+    Millis(i64::try_from(micros / 1000).unwrap_or(i64::MAX))
+}

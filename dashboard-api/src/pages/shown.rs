@@ -1,0 +1,400 @@
+//! What the page's tables show: every value as a person reads it, ready for the templates, which decide nothing.
+//! Exact times are in UTC in the title of the age that is shown.
+
+use std::time::Duration;
+
+use longshore_core::Millis;
+
+use crate::{
+    api::{
+        backups::BackupView,
+        nodes::NodeView,
+        problem::Problem,
+        queues::{ClusterView, LevelView},
+        summary::Summary,
+    },
+    freshness::{InstanceView, Standing},
+    watch::Away,
+};
+
+/// `1.2 GiB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 || value >= 100.0 {
+        format!("{value:.0} {}", UNITS[unit])
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
+/// `3 h 20 min`: the two largest units that are not zero.
+pub(super) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, 0) => format!("{hours} h"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, 0, _) => format!("{days} d"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+/// A moment: how long ago, and exactly.
+pub(super) struct Ago {
+    pub(super) ago: String,
+    pub(super) exact: String,
+}
+
+impl Ago {
+    fn of(at: Millis) -> Self {
+        let now = Millis::now();
+        let ago = if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) };
+        Self { ago, exact: at.timestamp().strftime("%Y-%m-%d %H:%M:%S UTC").to_string() }
+    }
+}
+
+/// A part of the page that can't be shown, and why.
+pub(super) struct Error {
+    pub(super) title: String,
+    pub(super) detail: String,
+    pub(super) since: Option<Ago>,
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self { title: problem.title, detail: problem.detail, since: problem.since.map(Ago::of) }
+    }
+}
+
+impl Error {
+    fn away(what: &str, away: &Away) -> Self {
+        Self { title: format!("{what} is away"), detail: away.why.clone(), since: Some(Ago::of(away.since)) }
+    }
+}
+
+/// One figure of the bar.
+pub(super) struct Figure {
+    pub(super) label: &'static str,
+    pub(super) value: String,
+    pub(super) note: String,
+    /// `good`, `warn`, `bad` or nothing.
+    pub(super) tone: &'static str,
+}
+
+/// The figures above everything.
+pub(super) struct SummaryBar {
+    pub(super) figures: Vec<Figure>,
+    pub(super) errors: Vec<Error>,
+    pub(super) at: String,
+}
+
+impl SummaryBar {
+    pub(super) fn failed(error: Error) -> Self {
+        Self { figures: Vec::new(), errors: vec![error], at: clock() }
+    }
+
+    pub(super) fn of(summary: &Summary) -> Self {
+        let clusters = &summary.clusters;
+        let sum = |of: fn(&crate::api::summary::ClusterSummary) -> u64| clusters.iter().map(of).sum::<u64>();
+        let (silent, paused) = (sum(|c| c.nodes_silent), sum(|c| c.nodes_paused));
+        let nodes_note = match (silent, paused) {
+            (0, 0) => "all heard of".to_owned(),
+            (0, paused) => format!("{paused} paused"),
+            (silent, 0) => format!("{silent} silent"),
+            (silent, paused) => format!("{silent} silent, {paused} paused"),
+        };
+        let of_day = |key: &str| {
+            let buckets = summary.last_day.as_ref()?;
+            Some(buckets.iter().find(|bucket| bucket.key == key).map_or((0, 0), |bucket| (bucket.count, bucket.bytes)))
+        };
+        let unknown = || "?".to_owned();
+        let (late, registered) =
+            summary.instances.as_ref().map_or((None, None), |i| (Some(i.late), Some(i.registered)));
+        let bad_day = of_day("failed").zip(of_day("refused")).map(|(failed, refused)| failed.0 + refused.0);
+        let oldest = clusters.iter().filter_map(|cluster| cluster.oldest_age_seconds).max();
+        let count = |count: Option<u64>| count.map_or_else(unknown, |count| count.to_string());
+        let figures = vec![
+            Figure {
+                label: "late instances",
+                value: count(late),
+                note: registered.map_or_else(unknown, |registered| format!("{registered} registered")),
+                tone: late.map_or("warn", |late| if late > 0 { "bad" } else { "good" }),
+            },
+            Figure {
+                label: "stored in 24 h",
+                value: count(of_day("stored").map(|day| day.0)),
+                note: of_day("stored").map_or_else(unknown, |day| size(day.1)),
+                tone: "",
+            },
+            Figure {
+                label: "failed in 24 h",
+                value: count(bad_day),
+                note: "refused included".to_owned(),
+                tone: bad_day.map_or("warn", |bad| if bad > 0 { "bad" } else { "good" }),
+            },
+            Figure {
+                label: "waiting",
+                value: sum(|c| c.waiting).to_string(),
+                note: oldest.map_or_else(
+                    || "none is old".to_owned(),
+                    |age| format!("oldest {}", span(Duration::from_secs(age))),
+                ),
+                tone: "",
+            },
+            Figure {
+                label: "transfers",
+                value: sum(|c| c.running).to_string(),
+                note: format!("{}/s", size(sum(|c| c.bytes_per_second))),
+                tone: "",
+            },
+            Figure {
+                label: "nodes",
+                value: sum(|c| c.nodes).to_string(),
+                note: nodes_note,
+                tone: if silent > 0 {
+                    "bad"
+                } else if paused > 0 {
+                    "warn"
+                } else {
+                    "good"
+                },
+            },
+            Figure {
+                label: "backups kept",
+                value: count(summary.stored.as_ref().map(|stored| stored.count)),
+                note: summary.stored.as_ref().map_or_else(unknown, |stored| size(stored.bytes)),
+                tone: "",
+            },
+        ];
+        let catalog = summary.catalog.away.as_ref().map(|away| Error::away("The catalog", away));
+        let redis = clusters.iter().filter_map(|cluster| {
+            Some(Error::away(&format!("The Redis of cluster {}", cluster.cluster), cluster.away.as_ref()?))
+        });
+        Self { figures, errors: catalog.into_iter().chain(redis).collect(), at: clock() }
+    }
+}
+
+fn clock() -> String {
+    Millis::now().timestamp().strftime("%H:%M:%S UTC").to_string()
+}
+
+/// One node.
+pub(super) struct NodeRow {
+    pub(super) node_id: String,
+    pub(super) cluster: String,
+    pub(super) state: &'static str,
+    pub(super) tone: &'static str,
+    pub(super) heard: Option<Ago>,
+    pub(super) why: String,
+    pub(super) weight: String,
+    pub(super) slots: String,
+    pub(super) speed: String,
+    pub(super) disk_percent: Option<u64>,
+    pub(super) disk: String,
+    pub(super) transfers: Vec<TransferRow>,
+}
+
+/// One transfer under way.
+pub(super) struct TransferRow {
+    pub(super) key: String,
+    pub(super) percent: u64,
+    pub(super) note: String,
+}
+
+impl NodeRow {
+    pub(super) fn of(node: &NodeView) -> Self {
+        let paused = node.beat.as_ref().and_then(|beat| beat.paused.clone());
+        let (state, tone) = match (&node.beat, node.silent, &paused) {
+            (None, _, _) => ("never heard", "bad"),
+            (_, true, _) => ("silent", "bad"),
+            (_, _, Some(_)) => ("paused", "warn"),
+            _ => ("claiming", "good"),
+        };
+        let registered = node.registered.as_ref();
+        let mut row = Self {
+            node_id: node.node_id.to_string(),
+            cluster: node.cluster.clone().unwrap_or_default(),
+            state,
+            tone,
+            heard: node.heard_at.map(Ago::of),
+            why: paused.unwrap_or_default(),
+            weight: registered.and_then(|entry| entry.weight).map(|weight| weight.to_string()).unwrap_or_default(),
+            slots: String::new(),
+            speed: String::new(),
+            disk_percent: None,
+            disk: String::new(),
+            transfers: Vec::new(),
+        };
+        if let Some(beat) = &node.beat {
+            if row.weight.is_empty() {
+                row.weight = beat.weight.to_string();
+            }
+            if row.why.is_empty() {
+                row.why = beat.last_error.clone().unwrap_or_default();
+            }
+            row.slots = format!("{} of {}", beat.running.len(), beat.slots);
+            row.speed = format!("{}/s", size(beat.running.iter().map(|transfer| transfer.bytes_per_second).sum()));
+            row.disk_percent = percent(beat.disk.size_bytes.saturating_sub(beat.disk.free_bytes), beat.disk.size_bytes);
+            row.disk = format!("{} free, {} kept back", size(beat.disk.free_bytes), size(beat.disk.reserve_bytes));
+            row.transfers = beat
+                .running
+                .iter()
+                .map(|transfer| TransferRow {
+                    key: transfer.key.to_string(),
+                    percent: percent(transfer.bytes, transfer.size_bytes).unwrap_or(0),
+                    note: format!(
+                        "{} of {}, {}/s",
+                        size(transfer.bytes),
+                        size(transfer.size_bytes),
+                        size(transfer.bytes_per_second)
+                    ),
+                })
+                .collect();
+        } else if let Some((used, all)) = registered.and_then(|entry| entry.used_bytes.zip(entry.size_bytes)) {
+            row.disk_percent = percent(used, all);
+            row.disk = format!("{} of {} used, as reported", size(used), size(all));
+        }
+        row
+    }
+}
+
+fn percent(part: u64, whole: u64) -> Option<u64> {
+    (whole > 0).then(|| (u128::from(part.min(whole)) * 100 / u128::from(whole)) as u64)
+}
+
+/// The queues of one cluster.
+pub(super) struct ClusterBox {
+    pub(super) cluster: String,
+    pub(super) name: String,
+    pub(super) address: String,
+    pub(super) away: Option<Error>,
+    pub(super) levels: Vec<LevelRow>,
+    pub(super) reported: Option<(u64, Option<Ago>)>,
+}
+
+/// One level.
+pub(super) struct LevelRow {
+    pub(super) queue: String,
+    pub(super) waiting: u64,
+    pub(super) delayed: u64,
+    pub(super) leased: u64,
+    pub(super) bytes: String,
+    pub(super) oldest: String,
+}
+
+impl ClusterBox {
+    pub(super) fn of(view: &ClusterView) -> Self {
+        let level = |level: &LevelView| LevelRow {
+            queue: level.queue.to_string(),
+            waiting: level.waiting,
+            delayed: level.delayed,
+            leased: level.leased,
+            bytes: size(level.bytes),
+            oldest: level.oldest_age_seconds.map_or_else(|| "–".to_owned(), |age| span(Duration::from_secs(age))),
+        };
+        Self {
+            cluster: view.cluster.clone(),
+            name: view.name.clone(),
+            address: view.address.clone().unwrap_or_default(),
+            away: view.away.as_ref().map(|away| Error::away("Redis", away)),
+            levels: view.levels.iter().map(level).collect(),
+            reported: view.reported_size.map(|jobs| (jobs, view.reported_at.map(Ago::of))),
+        }
+    }
+}
+
+/// One backup.
+pub(super) struct BackupRow {
+    pub(super) key: String,
+    pub(super) name: String,
+    pub(super) outcome: &'static str,
+    pub(super) tone: &'static str,
+    pub(super) position: String,
+    pub(super) size: String,
+    pub(super) node: String,
+    pub(super) ended: Ago,
+    pub(super) reason: String,
+}
+
+impl BackupRow {
+    pub(super) fn of(backup: &BackupView) -> Self {
+        let outcome = backup.outcome.as_str();
+        Self {
+            key: format!("{}/{}/{}", backup.server_id, backup.backup_type, backup.instance),
+            name: backup.name.clone().unwrap_or_default(),
+            tone: match outcome {
+                "stored" => "good",
+                "cancelled" => "warn",
+                _ => "bad",
+            },
+            outcome,
+            position: match (backup.position, backup.sequence) {
+                (Some("increment"), Some(number)) => format!("increment {number}"),
+                (Some(position), _) => position.to_owned(),
+                (None, _) => String::new(),
+            },
+            size: if backup.size_bytes > 0 { size(backup.size_bytes) } else { String::new() },
+            node: backup.node_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            ended: Ago::of(backup.stored_at),
+            reason: backup.reason.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// One late instance.
+pub(super) struct InstanceRow {
+    pub(super) key: String,
+    pub(super) name: String,
+    pub(super) business: String,
+    pub(super) last_good: Option<Ago>,
+    pub(super) overdue: String,
+    pub(super) why: String,
+}
+
+impl InstanceRow {
+    pub(super) fn of(instance: &InstanceView) -> Self {
+        let report = instance.last_report.as_ref();
+        let why = match (report, instance.standing) {
+            (Some(report), _) if report.reason.is_some() => {
+                report.reason.as_ref().map(|reason| reason.text.clone()).unwrap_or_default()
+            }
+            (None, _) => "nothing was ever heard of it".to_owned(),
+            (Some(_), Standing::Never) => "never stored".to_owned(),
+            (Some(_), _) => "nothing since".to_owned(),
+        };
+        Self {
+            key: instance.key().to_string(),
+            name: instance.name.to_string(),
+            business: instance.business_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            last_good: instance.last_good.as_ref().map(|good| Ago::of(good.point)),
+            overdue: instance.due_at.map(|due| span(Millis::now().since(due))).unwrap_or_default(),
+            why,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans_read_well() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(73_400_320), "70.0 MiB");
+        assert_eq!(size(u64::MAX), "16384 PiB");
+        let of = |seconds| span(Duration::from_secs(seconds));
+        assert_eq!(
+            (of(59), of(3600), of(12_000), of(200_000)),
+            ("59 s".into(), "1 h".into(), "3 h 20 min".into(), "2 d 7 h".into())
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! The dashboard as its clients meet it: over HTTP, with a real Redis, and a catalog in SQLite filled as an indexer would.
+
+mod access;
+mod away;
+mod backups;
+mod legacy;
+mod lookers;
+mod openapi;
+mod program;
+mod registry;
+mod restore;
+mod server;
