@@ -1,4 +1,6 @@
 //! The cluster as one, and what is shipped with it, against real services.
 #![allow(clippy::unwrap_used)]
 
+mod databases;
+mod examples;
 mod scripts;
