@@ -31,6 +31,8 @@ pub enum StreamBody {
     HostBeat(Box<HostBeat>),
     /// Neither: set it aside and acknowledge it.
     Undecodable {
+        /// What the entry calls itself.
+        kind: String,
         /// The body as it is.
         bytes: Vec<u8>,
         /// Why it can't be read.
@@ -103,6 +105,11 @@ impl ReportReader {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// The queue that it reads from.
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
     }
 
     /// Says that the catalog has these durably: they leave the stream.
@@ -256,15 +263,16 @@ fn body(fields: Vec<(String, Vec<u8>)>) -> StreamBody {
             _ => {}
         }
     }
-    let read = match kind.as_slice() {
-        b"report" => serde_json::from_slice(&bytes).map(|report| StreamBody::Report(Box::new(report))),
-        b"host_beat" => serde_json::from_slice(&bytes).map(|beat| StreamBody::HostBeat(Box::new(beat))),
+    let kind = String::from_utf8_lossy(&kind).into_owned();
+    let read = match kind.as_str() {
+        "report" => serde_json::from_slice(&bytes).map(|report| StreamBody::Report(Box::new(report))),
+        "host_beat" => serde_json::from_slice(&bytes).map(|beat| StreamBody::HostBeat(Box::new(beat))),
         _ => {
-            let why = format!("kind {:?} is not known to this version", String::from_utf8_lossy(&kind));
-            return StreamBody::Undecodable { bytes, why };
+            let why = format!("kind {kind:?} is not known to this version");
+            return StreamBody::Undecodable { kind, bytes, why };
         }
     };
-    read.unwrap_or_else(|error| StreamBody::Undecodable { bytes, why: error.to_string() })
+    read.unwrap_or_else(|error| StreamBody::Undecodable { kind, bytes, why: error.to_string() })
 }
 
 /// Between three quarters and five quarters of it, so that consumers don't ask in step.
