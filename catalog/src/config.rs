@@ -28,7 +28,7 @@ impl CatalogKind {
 
 /// `[catalog]`, the same in every program that opens it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct CatalogConfig {
     /// `sqlite` or `elasticsearch`.
     pub kind: CatalogKind,
@@ -50,7 +50,7 @@ impl Default for CatalogConfig {
 
 /// `[catalog.elasticsearch]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct ElasticsearchConfig {
     /// `http://host:9200` or `https://...`, with a path when a proxy wants one. Several: tried in turn.
     pub urls: Vec<String>,

@@ -99,6 +99,12 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Unavailable, or an entry that can't be read.
     async fn by_id(&self, id: JobId) -> Result<Option<Backup>>;
 
+    /// The revision of each job's entry, in the order of `ids`; `None` where there is none. Sees what was written at once.
+    ///
+    /// # Errors
+    /// Unavailable.
+    async fn revisions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>>;
+
     /// Entries that pass the filter, sorted, a page at a time.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use elasticsearch::http::Method;
 use longshore_core::{InstanceKey, JobId, Millis, Report, ServerId, chain::FullBackup};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::{link::Link, names::Names};
 use crate::{
@@ -157,6 +157,27 @@ impl Catalog for ElasticsearchCatalog {
             return Ok(None);
         }
         Ok(Some(answer.read::<Document>()?.source.into()))
+    }
+
+    async fn revisions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
+        #[derive(Deserialize)]
+        struct Found {
+            docs: Vec<Version>,
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            #[serde(rename = "_version")]
+            version: Option<u64>,
+        }
+        let mut revisions = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(MEMBERS) {
+            let one = |&id: &JobId| json!({"_index": self.names.month_of(id), "_id": id, "_source": false});
+            let body = json!({"docs": ids.iter().map(one).collect::<Vec<_>>()});
+            let found: Found = self.link.json(Method::Post, "_mget", Some(&body)).await?.read()?;
+            // An entry without a version is not there, or its month is not.
+            revisions.extend(found.docs.into_iter().map(|doc| doc.version));
+        }
+        Ok(revisions)
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<Page<Backup>> {

@@ -103,6 +103,11 @@ impl Catalog for SqliteCatalog {
         self.read(move |connection| read::by_id(connection, id)).await
     }
 
+    async fn revisions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
+        let ids = ids.to_vec();
+        self.read(move |connection| ids.iter().map(|&id| read::revision(connection, id)).collect()).await
+    }
+
     async fn search(&self, query: &SearchQuery) -> Result<Page<Backup>> {
         let query = query.clone();
         self.read(move |connection| read::search(connection, &query)).await

@@ -18,6 +18,12 @@ pub(super) fn by_id(connection: &Connection, id: JobId) -> Read<Option<Backup>> 
     one(connection, "SELECT report FROM backup WHERE id = ?1", [&id.as_bytes()[..]])
 }
 
+pub(super) fn revision(connection: &Connection, id: JobId) -> Read<Option<u64>> {
+    let mut statement = connection.prepare_cached("SELECT revision FROM backup WHERE id = ?1")?;
+    let mut rows = statement.query([&id.as_bytes()[..]])?;
+    rows.next()?.map(|row| Ok(unsigned(row, 0)?)).transpose()
+}
+
 /// The stored backup of the instance made last, at or before `at`.
 pub(super) fn last_good(connection: &Connection, key: &InstanceKey, at: Millis) -> Read<Option<Backup>> {
     one(

@@ -123,6 +123,8 @@ pub(crate) async fn an_older_revision_never_undoes_a_newer_one(catalog: &dyn Cat
     newest.revision += 5;
     assert_eq!(catalog.put(&[newest.clone(), newer.clone()]).await.unwrap(), [Put::Written, Put::Older]);
     assert_eq!(catalog.by_id(newer.job.id).await.unwrap().unwrap().report.revision, newest.revision);
+    let revisions = catalog.revisions(&[JobId::fresh(), newer.job.id]).await.unwrap();
+    assert_eq!(revisions, [None, Some(newest.revision)]);
 }
 
 pub(crate) async fn a_success_replaces_the_failure_and_its_words(catalog: &dyn Catalog) {
