@@ -8,14 +8,16 @@ use std::{
 use super::{
     Program,
     error::{Origin, Problem},
-    ini, toml_file,
+    ini,
+    seed::Unused,
+    toml_file,
     value::Node,
 };
 
-/// The main file, as TOML or as a file of the seed.
-pub(super) fn read_main(program: &Program, file: &Path, is_toml: bool) -> Result<Node, Vec<Problem>> {
+/// The main file, as TOML or as a file of the seed, and what in the latter nothing uses.
+pub(super) fn read_main(program: &Program, file: &Path, is_toml: bool) -> Result<(Node, Vec<Unused>), Vec<Problem>> {
     if is_toml {
-        return read_toml(file);
+        return Ok((read_toml(file)?, Vec::new()));
     }
     let path: Arc<Path> = file.into();
     let Some(seed) = program.seed else {

@@ -93,7 +93,6 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::value::{Node, Table, Value};
 pub use self::{
     arguments::{ConfigArgs, ConfigCommand, Setting},
     error::{ConfigError, Origin, Problem},
@@ -101,6 +100,10 @@ pub use self::{
     secret::Secret,
     seed::{SeedKey, SeedMap, SeedSections, SeedTo, seed_key},
     units::{ByteSize, Span, UnitError},
+};
+use self::{
+    seed::Unused,
+    value::{Node, Table, Value},
 };
 
 /// What the loader must know of a program.
@@ -121,6 +124,7 @@ pub struct Loaded<T> {
     /// The files read, the main one first.
     pub files: Vec<PathBuf>,
     given: Node,
+    unused: Vec<Unused>,
 }
 
 /// Without the tree that was read: it holds secrets as text.
@@ -131,7 +135,7 @@ impl<T: fmt::Debug> fmt::Debug for Loaded<T> {
 }
 
 impl<T> Loaded<T> {
-    /// Where the value of the dotted `key` came from.
+    /// Where the value of the dotted `key` came from; items of a list are counted from 0: `cluster.1.name`.
     pub fn origin(&self, key: &str) -> Origin {
         let path = self.given.path_of(key);
         self.given.at(path.iter().map(String::as_str)).map_or(Origin::Default, |node| node.origin.clone())
@@ -144,12 +148,13 @@ impl<T> Loaded<T> {
 }
 
 impl<T: Serialize> Loaded<T> {
-    /// The values in use as TOML, defaults included, secrets as `(secret)`; with `origin`, where each came from.
+    /// The values in use as TOML, defaults included, secrets as `(secret)`; with `origin`, where each came from. What a seed
+    /// file says and nothing uses follows as comments.
     ///
     /// # Errors
     /// When a value can't be written as TOML.
     pub fn show(&self, origin: bool) -> Result<String, anyhow::Error> {
-        show::show(&self.value, &self.given, origin).map_err(anyhow::Error::msg)
+        show::show(&self.value, &self.given, &self.unused, origin).map_err(anyhow::Error::msg)
     }
 }
 
@@ -184,13 +189,14 @@ pub fn load_with<T: DeserializeOwned>(
     let mut files = Vec::new();
     let mut problems = Vec::new();
     let mut seed = None;
+    let mut unused = Vec::new();
     if let Some(main) = main {
         let is_toml = main.extension().is_some_and(|extension| extension == "toml");
         if !is_toml {
             seed = program.seed;
         }
         match files::read_main(program, &main, is_toml) {
-            Ok(node) => given = node,
+            Ok(read) => (given, unused) = read,
             Err(wrong) => problems.extend(wrong),
         }
         let beside = if is_toml { files::beside(&main) } else { Ok(Vec::new()) };
@@ -226,7 +232,7 @@ pub fn load_with<T: DeserializeOwned>(
         });
         ConfigError::from(problems)
     })?;
-    Ok(Loaded { value, files, given })
+    Ok(Loaded { value, files, given, unused })
 }
 
 #[cfg(test)]

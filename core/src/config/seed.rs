@@ -54,7 +54,7 @@ pub enum SeedTo {
     Host(&'static str),
     /// The port part of a `host:port`.
     Port(&'static str),
-    /// Known, checked for nothing, not needed; the text says why.
+    /// Known, and not used; the text says why, and `config show` shows it.
     Ignored(&'static str),
 }
 
@@ -67,6 +67,15 @@ impl SeedTo {
             Self::Ignored(_) => None,
         }
     }
+}
+
+/// A value of a seed file that nothing uses.
+#[derive(Debug)]
+pub(super) struct Unused {
+    pub(super) value: String,
+    /// With the seed's key.
+    pub(super) origin: Origin,
+    pub(super) why: &'static str,
 }
 
 /// Shorthand for a [`SeedKey`].
@@ -86,79 +95,86 @@ impl SeedMap {
         known.map(|known| known.seed)
     }
 
-    /// The native tree of a seed file's sections.
-    pub(super) fn apply(&self, sections: BTreeMap<String, Section>, path: &Arc<Path>) -> Result<Node, Vec<Problem>> {
+    /// The native tree of a seed file's sections, and what in them nothing uses.
+    pub(super) fn apply(
+        &self,
+        sections: BTreeMap<String, Section>,
+        path: &Arc<Path>,
+    ) -> Result<(Node, Vec<Unused>), Vec<Problem>> {
         let mut root = Node::new(Value::Table(Table::new()), Origin::file(path, 0));
-        let mut problems = Vec::new();
+        let mut conversion = Conversion { path, problems: Vec::new(), unused: Vec::new() };
         for (name, section) in sections {
             if name == GLOBAL {
-                convert(&mut root, self.global, section.entries, path, &mut problems);
+                conversion.convert(&mut root, self.global, section.entries);
             } else if let Some(known) = &self.sections {
                 let mut entry = Node::new(Value::Table(Table::new()), Origin::file(path, section.line));
-                convert(&mut entry, known.keys, section.entries, path, &mut problems);
+                conversion.convert(&mut entry, known.keys, section.entries);
                 root.put(&[known.table, &name], entry);
             } else {
                 let what = format!("unknown section [{name}]; this program reads [{GLOBAL}] only");
-                problems.push(Problem::new(Origin::file(path, section.line), "", what));
+                conversion.problems.push(Problem::new(Origin::file(path, section.line), "", what));
             }
         }
-        if problems.is_empty() { Ok(root) } else { Err(problems) }
+        let Conversion { problems, unused, .. } = conversion;
+        if problems.is_empty() { Ok((root, unused)) } else { Err(problems) }
     }
 }
 
-fn convert(
-    into: &mut Node,
-    keys: &[SeedKey],
-    mut entries: BTreeMap<String, Entry>,
-    path: &Arc<Path>,
-    problems: &mut Vec<Problem>,
-) {
-    let mut ports = Vec::new();
-    for known in keys {
-        let Some(entry) = entries.remove(known.seed) else { continue };
-        let origin = Origin::File { path: Arc::clone(path), line: entry.line, seed_key: Some(known.seed.into()) };
-        let mut wrong = |what: String| problems.push(Problem::new(origin.clone(), known.seed, what));
-        let (native, text) = match known.to {
-            SeedTo::Key(native) | SeedTo::Words(native) | SeedTo::Host(native) => (native, entry.value),
-            SeedTo::Kib(native) | SeedTo::Gib(native) => {
-                let Ok(count) = entry.value.parse::<u64>() else {
-                    wrong(format!("{:?} is not a whole number", entry.value));
-                    continue;
-                };
-                let unit = if matches!(known.to, SeedTo::Kib(_)) { "KiB" } else { "GiB" };
-                (native, format!("{count}{unit}"))
-            }
-            SeedTo::Port(native) => {
-                match entry.value.parse::<u16>() {
-                    Ok(port) => ports.push((native, port, origin)),
-                    Err(_) => wrong(format!("{:?} is not a port", entry.value)),
+/// The sections of one file on their way.
+struct Conversion<'a> {
+    path: &'a Arc<Path>,
+    problems: Vec<Problem>,
+    unused: Vec<Unused>,
+}
+
+impl Conversion<'_> {
+    /// Puts `entries` into the table `into`, as `keys` say.
+    fn convert(&mut self, into: &mut Node, keys: &[SeedKey], mut entries: BTreeMap<String, Entry>) {
+        let mut ports = Vec::new();
+        for known in keys {
+            let Some(Entry { value, line }) = entries.remove(known.seed) else { continue };
+            let origin = Origin::File { path: Arc::clone(self.path), line, seed_key: Some(known.seed.into()) };
+            let mut wrong = |what: &str| {
+                self.problems.push(Problem::new(origin.clone(), known.seed, format!("{value:?} is not {what}")));
+            };
+            match known.to {
+                SeedTo::Key(native) | SeedTo::Host(native) => into.put(&parts(native), Node::word(value, origin)),
+                SeedTo::Words(native) => {
+                    let words = value.split_ascii_whitespace().map(|word| Node::word(word, origin.clone())).collect();
+                    into.put(&parts(native), Node::new(Value::List(words), origin));
                 }
-                continue;
+                SeedTo::Kib(native) | SeedTo::Gib(native) => match value.parse::<u64>() {
+                    Ok(count) => {
+                        let unit = if matches!(known.to, SeedTo::Kib(_)) { "KiB" } else { "GiB" };
+                        into.put(&parts(native), Node::word(format!("{count}{unit}"), origin));
+                    }
+                    Err(_) => wrong("a whole number"),
+                },
+                SeedTo::Port(native) => match value.parse::<u16>() {
+                    Ok(port) => ports.push((native, port, origin)),
+                    Err(_) => wrong("a port"),
+                },
+                SeedTo::Ignored(why) => self.unused.push(Unused { value, origin, why }),
             }
-            SeedTo::Ignored(_) => continue,
-        };
-        let path: Vec<&str> = native.split('.').collect();
-        if matches!(known.to, SeedTo::Words(_)) {
-            let words = text.split_ascii_whitespace().map(|word| Node::word(word, origin.clone())).collect();
-            into.put(&path, Node::new(Value::List(words), origin));
-        } else {
-            into.put(&path, Node::word(text, origin));
+        }
+        for (native, port, origin) in ports {
+            match into.at(parts(native)) {
+                Some(Node { value: Value::Word(host), origin }) => {
+                    let is_bare_ipv6 = host.parse::<std::net::Ipv6Addr>().is_ok();
+                    let joined = if is_bare_ipv6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+                    let origin = origin.clone();
+                    into.put(&parts(native), Node::word(joined, origin));
+                }
+                _ => self.problems.push(Problem::new(origin, "", "a port without its host")),
+            }
+        }
+        for (key, entry) in entries {
+            let what = format!("unknown key{}", suggestion(&key, keys.iter().map(|known| known.seed)));
+            self.problems.push(Problem::new(Origin::file(self.path, entry.line), key, what));
         }
     }
-    for (native, port, origin) in ports {
-        let path: Vec<&str> = native.split('.').collect();
-        match into.at(path.iter().copied()) {
-            Some(Node { value: Value::Word(host), origin }) => {
-                let is_bare_ipv6 = host.parse::<std::net::Ipv6Addr>().is_ok();
-                let joined = if is_bare_ipv6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-                let origin = origin.clone();
-                into.put(&path, Node::word(joined, origin));
-            }
-            _ => problems.push(Problem::new(origin, "", "a port without its host")),
-        }
-    }
-    for (key, entry) in entries {
-        let what = format!("unknown key{}", suggestion(&key, keys.iter().map(|known| known.seed)));
-        problems.push(Problem::new(Origin::file(path, entry.line), key, what));
-    }
+}
+
+fn parts(native: &'static str) -> Vec<&'static str> {
+    native.split('.').collect()
 }

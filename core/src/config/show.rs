@@ -6,16 +6,28 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     error::Origin,
+    seed::Unused,
     value::{Node, Value},
 };
 
-/// The TOML of `value`; with `origin`, `# where` behind each value, its words taken from `given`.
-pub(super) fn show<T: Serialize>(value: &T, given: &Node, origin: bool) -> Result<String, String> {
+/// The TOML of `value`; with `origin`, `# where` behind each value, its words taken from `given`. Then `unused`, as comments.
+pub(super) fn show<T: Serialize>(value: &T, given: &Node, unused: &[Unused], origin: bool) -> Result<String, String> {
     let text = toml::to_string(value).map_err(|error| error.to_string())?;
-    if !origin {
-        return Ok(text);
+    let mut shown = if origin { with_origins(&text, given)? } else { text };
+    if !unused.is_empty() {
+        shown.push_str("\n# Known from the seed, and not used:\n");
     }
-    let document = DeTable::parse(&text).map_err(|error| error.to_string())?;
+    for Unused { value, origin: from, why } in unused {
+        let Origin::File { seed_key: Some(key), .. } = from else { continue };
+        let from = if origin { format!(" ({from})") } else { String::new() };
+        let value = value.replace(char::is_control, " ");
+        shown.push_str(&format!("# {key} = {value}{from}: {why}\n"));
+    }
+    Ok(shown)
+}
+
+fn with_origins(text: &str, given: &Node) -> Result<String, String> {
+    let document = DeTable::parse(text).map_err(|error| error.to_string())?;
     let mut notes: Vec<(usize, String)> = Vec::new();
     note(document.get_ref(), Some(given), &mut notes);
     notes.sort();

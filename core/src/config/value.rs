@@ -37,12 +37,18 @@ impl Node {
         Self::new(Value::Word(text.into()), origin)
     }
 
-    /// The node at a dotted path's parts, if there is one.
-    pub(super) fn at<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Self> {
-        path.into_iter().try_fold(self, |node, key| match &node.value {
+    /// The node below this one at `key`: a key of a table, or the number, from 0, of an item of a list.
+    fn child(&self, key: &str) -> Option<&Self> {
+        match &self.value {
             Value::Table(table) => table.get(key),
+            Value::List(items) => items.get(key.parse::<usize>().ok()?),
             _ => None,
-        })
+        }
+    }
+
+    /// The node at a path's parts, if there is one.
+    pub(super) fn at<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Self> {
+        path.into_iter().try_fold(self, |node, key| node.child(key))
     }
 
     /// The parts of a dotted key. A key of this tree may have dots itself, as sections of the seed may: such a key is one
@@ -63,7 +69,7 @@ impl Node {
                 None => rest.split('.').next().unwrap_or(rest),
             };
             path.push(part.to_owned());
-            level = table.and_then(|table| table.get(part));
+            level = level.and_then(|node| node.child(part));
             rest = rest.get(part.len() + 1..).unwrap_or("");
         }
         path

@@ -99,6 +99,8 @@ fn each_of_several_tables_has_its_own_origin() {
     }
     let case =
         Case::new(&[("x.toml", "[[cluster]]\nname = \"a\"\n[cluster.redis]\ndb = 1\n[[cluster]]\nname = \"b\"\n")]);
+    let loaded = case.load::<Clusters>(&NODE, "x.toml").expect("loaded");
+    assert_eq!(loaded.origin("cluster.1.name"), Origin::file(&case.path("x.toml").as_path().into(), 6));
     insta::assert_snapshot!(case.shown::<Clusters>(&NODE, "x.toml"), @r#"
     [[cluster]]
     name = "a"  # x.toml:2
