@@ -180,6 +180,7 @@ mod tests {
 
     /// Not a test of its own: the process that the tests below start, which logs as its role says.
     #[test]
+    #[ignore = "a process for the tests beside it"]
     fn the_process_that_logs() {
         let Some(role) = std::env::var_os(ROLE) else { return };
         let (format, file) = match role.to_str() {
@@ -198,7 +199,7 @@ mod tests {
 
     fn standard_error(role: &str) -> String {
         let output = std::process::Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "telemetry::tests::the_process_that_logs", "--nocapture"])
+            .args(["--ignored", "--exact", "telemetry::tests::the_process_that_logs", "--nocapture"])
             .env(ROLE, role)
             .output()
             .expect("ran");
