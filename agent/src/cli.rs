@@ -63,7 +63,8 @@ pub enum Command {
     /// Storage nodes fetch it through rsync, so it must lie below the back_dir of a section, or below that of [submit].
     Submit {
         /// The file or directory
-        file: PathBuf,
+        #[arg(value_name = "FILE")]
+        path: PathBuf,
         /// What kind of backup it is
         #[arg(long = "type", value_name = "TYPE")]
         backup_type: BackupType,

@@ -61,8 +61,8 @@ fn perform(arguments: Arguments) -> anyhow::Result<Exit> {
             Command::Flush => flush(&settings).await,
             Command::Status { json } => show_status(&settings, json),
             Command::Check => check::check(&settings).await,
-            Command::Submit { file, backup_type, instance, queue } => {
-                hand_over(&settings, Submission { file, backup_type, instance, queue }).await
+            Command::Submit { path, backup_type, instance, queue } => {
+                hand_over(&settings, Submission { file: path, backup_type, instance, queue }).await
             }
             Command::Config(_) | Command::ScriptWrapper { .. } => Ok(Exit::Bug),
         }

@@ -1,0 +1,13 @@
+//! The agent as cron runs it: the real program, an empty environment, a real Redis and a real rsync daemon.
+// The nested futures of the Redis client are deeper than the default allows.
+#![recursion_limit = "256"]
+
+mod chain;
+mod checks;
+mod host;
+mod kills;
+mod queue_away;
+mod results;
+mod seed;
+mod several;
+mod submit;

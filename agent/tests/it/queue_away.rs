@@ -1,0 +1,109 @@
+//! The queue is away, forgets, or comes back.
+
+use std::fs;
+
+use longshore_tests::wait_until_blocking;
+
+use crate::host::{GOOD_SCRIPT, Host, SOON};
+
+#[test]
+fn without_the_queue_results_are_kept_in_order_and_flush_pushes_them() {
+    let host = Host::start();
+    host.section("web", GOOD_SCRIPT, "").section("bad", "exit 1", "");
+    host.redis.stop();
+    for _ in 0..3 {
+        let said = host.expect(&["run", "web"], 75);
+        assert!(said.contains("spool"), "{said}");
+    }
+    host.expect(&["run", "bad"], 1);
+    host.expect(&["flush"], 75);
+    let kept = host.spooled("spool");
+    assert_eq!(kept.len(), 4);
+    assert_eq!(host.status()["spool"]["waiting"], 4);
+
+    host.redis.start_again();
+    host.expect(&["flush"], 0);
+    let pushed: Vec<String> = host.inbox("level1").iter().map(|job| job.id.to_string()).collect();
+    assert_eq!(pushed, kept[..3]);
+    assert_eq!(host.only_report().job.id.to_string(), kept[3]);
+    assert_eq!((host.spooled("spool").len(), host.spooled("sent").len()), (0, 4));
+}
+
+#[test]
+fn the_next_run_pushes_what_the_one_before_had_to_keep() {
+    let host = Host::start();
+    host.section("web", GOOD_SCRIPT, "");
+    host.redis.stop();
+    host.expect(&["run"], 75);
+    host.redis.start_again();
+    host.expect(&["run"], 0);
+    assert_eq!(host.inbox("level1").len(), 2);
+}
+
+#[test]
+fn a_queue_that_has_lost_its_data_is_healed_by_the_next_run() {
+    let host = Host::start();
+    host.section("web", GOOD_SCRIPT, "");
+    host.expect(&["run"], 0);
+    let lost = host.inbox("level1").remove(0);
+    let _: () = redis::cmd("FLUSHALL").query(&mut host.redis.connection()).unwrap();
+    host.expect(&["run"], 0);
+    let jobs = host.inbox("level1");
+    assert_eq!(jobs.len(), 2);
+    assert!(jobs.contains(&lost));
+    // While it is known nothing is pushed twice, however often a run asks.
+    for _ in 0..3 {
+        host.expect(&["flush"], 0);
+    }
+    assert_eq!(host.inbox("level1").len(), 2);
+    assert_eq!(host.drain().len(), 2);
+    host.expect(&["flush"], 0);
+    assert_eq!((host.spooled("sent").len(), host.mailbox()), (0, 0));
+}
+
+#[test]
+fn a_refused_login_keeps_everything_and_says_what_to_do() {
+    let host = Host::with(longshore_tests::Redis::start_with(&["--requirepass", "secret"]), "");
+    host.section("web", GOOD_SCRIPT, "");
+    let said = host.expect(&["run"], 75);
+    assert!(said.contains("username and password"), "{said}");
+    assert_eq!(host.spooled("spool").len(), 1);
+    let mut flush = host.command(&["flush"]);
+    assert!(flush.env("LONGSHORE__REDIS__PASSWORD", "secret").output().unwrap().status.success());
+    assert_eq!(host.spooled("sent").len(), 1);
+}
+
+#[test]
+fn a_queue_that_comes_back_while_scripts_run_gets_the_jobs_before_the_run_ends() {
+    let host = Host::start();
+    let script = format!("while [ ! -e {}/go ]; do sleep 0.05; done\n{GOOD_SCRIPT}", host.data().display());
+    host.section("fast", GOOD_SCRIPT, "").section("slow", &script, "");
+    host.redis.stop();
+    let run = host.spawn(&["run"]);
+    wait_until_blocking("the fast one is kept", SOON, || host.spooled("spool").len() == 1);
+    host.redis.start_again();
+    wait_until_blocking("the fast one is pushed", SOON, || host.spooled("sent").len() == 1);
+    fs::write(host.data().join("go"), "").unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", crate::host::said(&output));
+    assert_eq!(host.inbox("level1").len(), 2);
+}
+
+#[test]
+fn a_full_disk_is_named_and_the_result_is_pushed_all_the_same() {
+    let host = Host::start();
+    host.section("web", GOOD_SCRIPT, "");
+    host.expect(&["run"], 0);
+    // A spool that takes nothing, for root too: a file stands where the folder was.
+    fs::remove_dir_all(host.state().join("spool")).unwrap();
+    fs::write(host.state().join("spool"), "").unwrap();
+    let said = host.expect(&["run"], 1);
+    let spool = host.state().join("spool");
+    assert!(said.contains(spool.to_str().unwrap()) && said.contains("pushed without being kept"), "{said}");
+    assert_eq!(host.inbox("level1").len(), 2);
+    // With room again the intent is still there: its run is kept now, and known to the queue.
+    fs::remove_file(&spool).unwrap();
+    host.expect(&["run"], 0);
+    assert_eq!(host.inbox("level1").len(), 3);
+    assert_eq!(host.spooled("sent").len(), 3);
+}
