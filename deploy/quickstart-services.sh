@@ -158,6 +158,8 @@ appendonly yes
 appendfsync everysec
 save ""
 maxmemory-policy noeviction
+# A backup of it begins at once, instead of 5 s later.
+repl-diskless-sync-delay 0
 daemonize no
 END
     start redis redis-server "$config/redis.conf"
@@ -291,7 +293,7 @@ address = "127.0.0.1:$redis_port"
 [rsyncd]
 port = $rsync_port
 END
-    agent_section redis redis "$redis_port" "'$root/deploy/scripts/redis-backup' '$config/redis.conf'"
+    agent_section redis redis queue "'$root/deploy/scripts/redis-backup' '$config/redis.conf'"
     agent_section site folder site "'$root/deploy/scripts/folder-backup' '$host/site'" chain
     if [[ $with_mariadb == yes ]]; then
         agent_section shop mysql shop "'$root/deploy/scripts/mysql-backup' '--defaults-file=$config/mariadb.cnf'" chain
@@ -351,7 +353,6 @@ END
 
 start_longshore() {
     local node
-    puller_allow=()
     if [[ $with_elasticsearch == yes ]]; then ready elasticsearch http_ok "$elasticsearch_port" /_cluster/health; fi
     start indexer "$programs/longshore-indexer" -c "$config/indexer.toml"
     ready indexer http_ok "$indexer_status_port" /healthz
@@ -373,3 +374,18 @@ agent() {
 longshore() {
     LONGSHORE_SERVER=http://127.0.0.1:$dashboard_port LONGSHORE_TOKEN=$(<"$dir/dashboard/token") "$programs/longshore" "$@"
 }
+
+# How many stored backups the catalog has.
+stored_count() {
+    local body
+    exec 7<>"/dev/tcp/127.0.0.1/$dashboard_port" || return 1
+    printf 'GET /api/v1/statistics?outcome=stored HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %s\r\n\r\n' \
+        "$(<"$dir/dashboard/token")" >&7
+    body=$(cat <&7)
+    exec 7>&-
+    # The last count is that of all together.
+    body=${body##*\"count\":}
+    [[ ${body%%,*} =~ ^[0-9]+$ ]] && echo "${body%%,*}"
+}
+
+stored_at_least() { (($(stored_count) >= $1)); }

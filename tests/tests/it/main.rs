@@ -3,4 +3,5 @@
 
 mod databases;
 mod examples;
+mod quickstart;
 mod scripts;

@@ -151,7 +151,7 @@ fn assert_same_tree(one: &Path, other: &Path) {
 
 #[test]
 fn a_redis_is_restored_key_for_key_into_a_server_with_an_append_only_file() {
-    let redis = Redis::start_with(&["--requirepass", "secret phrase"]);
+    let redis = Redis::start_with(&["--requirepass", "secret phrase", "--repl-diskless-sync-delay", "0"]);
     let port = redis.port().to_string();
     let ask = |port: &str, arguments: &[&str]| {
         let output = Command::new("redis-cli")
