@@ -1,0 +1,265 @@
+//! One Redis, one host with a folder of backups behind an rsync daemon, and pullers as their users run them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use longshore_core::{
+    Content, ContentKind, Job, JobId, Millis, Report, Source, Transport,
+    config::RedisConfig,
+    digest::{DigestChoice, FileEntry, digest_reader, directory_digest},
+    queue::Queue,
+    redis_link::RedisLink,
+};
+use longshore_tests::{Process, Redis, Rsyncd, free_port, wait_until};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+pub const SOON: Duration = Duration::from_secs(30);
+
+pub struct Cluster {
+    pub redis: Redis,
+    pub host: Rsyncd,
+    pub source: TempDir,
+    pub folder: TempDir,
+    pub queue: Queue,
+}
+
+pub struct Puller {
+    pub process: Process,
+    pub config: PathBuf,
+    pub log: PathBuf,
+    pub serve: u16,
+    pub status: u16,
+    pub store: PathBuf,
+}
+
+impl Cluster {
+    pub fn start() -> Self {
+        Self::start_with("", "")
+    }
+
+    pub fn start_with(global: &str, module: &str) -> Self {
+        let source = tempfile::tempdir().unwrap();
+        let redis = Redis::start();
+        let queue = Queue::new(RedisLink::new(&RedisConfig { address: redis.address(), ..RedisConfig::default() }));
+        let host = Rsyncd::start_with(&[("backup", source.path())], global, module);
+        Self { redis, host, source, folder: tempfile::tempdir().unwrap(), queue }
+    }
+
+    /// Writes a file on the host; the bytes differ with `seed`.
+    pub fn write(&self, path: &str, size: usize, seed: u64) {
+        let path = self.source.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes(size, seed)).unwrap();
+    }
+
+    /// A job for what lies at `path` on the host, as an agent would make it.
+    pub fn job(&self, path: &str) -> Job {
+        let mut job: Job = serde_json::from_str(include_str!("../../../core/fixtures/job-v1.json")).unwrap();
+        job.id = JobId::fresh();
+        job.made_at = Millis::now();
+        job.chain = None;
+        job.source = Some(Source {
+            transport: Transport::RsyncDaemon,
+            address: "127.0.0.1".parse().unwrap(),
+            port: Some(self.host.port()),
+            module: "backup".parse().unwrap(),
+            path: path.parse().unwrap(),
+            extra: serde_json::Map::new(),
+        });
+        job.content = Some(content(&self.source.path().join(path)));
+        job
+    }
+
+    pub async fn offer(&self, job: &Job) {
+        self.queue.offer(job).await.unwrap();
+    }
+
+    /// A fresh file with its job, offered.
+    pub async fn offer_file(&self, path: &str, size: usize, seed: u64) -> Job {
+        self.write(path, size, seed);
+        let job = self.job(path);
+        self.offer(&job).await;
+        job
+    }
+
+    /// The configuration of node `node`; `more` is further TOML.
+    pub fn configure(&self, node: &str, top: &str, more: &str) -> Configured {
+        let store = self.folder.path().join(format!("store{node}"));
+        self.configure_at(node, &store, top, more)
+    }
+
+    pub fn configure_at(&self, node: &str, store: &Path, top: &str, more: &str) -> Configured {
+        let (serve, status) = (free_port(), free_port());
+        let text = format!(
+            "node_id = \"{node}\"\nqueues = [\"level1\", \"level2\"]\nlease = \"3s\"\nretry_delay = \"200ms\"\n{top}\n\
+             [store]\npath = {store:?}\nreserve = \"0%\"\n[redis]\naddress = \"{redis}\"\n[serve]\nlisten = \
+             \"127.0.0.1:{serve}\"\npublic_key = \"{key}\"\n[status]\nlisten = \"127.0.0.1:{status}\"\n{more}\n",
+            redis = self.redis.address(),
+            key = longshore_core::token::public_key_text(&signing_key().verifying_key()),
+        );
+        let config = self.folder.path().join(format!("puller{node}.toml"));
+        fs::write(&config, text).unwrap();
+        Configured {
+            config,
+            store: store.to_owned(),
+            log: self.folder.path().join(format!("log{node}")),
+            serve,
+            status,
+        }
+    }
+
+    /// Starts node `node` with the defaults of tests.
+    pub fn puller(&self, node: &str) -> Puller {
+        self.configure(node, "", "").start(&[])
+    }
+
+    /// All reports on the stream.
+    pub fn reports(&self) -> Vec<Report> {
+        let mut connection = self.redis.connection();
+        let entries: redis::streams::StreamRangeReply =
+            redis::cmd("XRANGE").arg("longshore:reports").arg("-").arg("+").query(&mut connection).unwrap();
+        let body = |entry: &redis::streams::StreamId| entry.get::<Vec<u8>>("body");
+        entries.ids.iter().filter_map(|entry| serde_json::from_slice(&body(entry)?).ok()).collect()
+    }
+
+    /// Waits for the report of `job`.
+    pub async fn report_of(&self, job: &Job) -> Report {
+        let found = || self.reports().into_iter().find(|report| report.job.id == job.id);
+        wait_until(&format!("the report of {} is there", job.id), SOON, async || found().is_some()).await;
+        found().unwrap()
+    }
+}
+
+/// A configured puller that doesn't run yet.
+#[derive(Clone)]
+pub struct Configured {
+    pub config: PathBuf,
+    pub store: PathBuf,
+    pub log: PathBuf,
+    pub serve: u16,
+    pub status: u16,
+}
+
+impl Configured {
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore-puller"));
+        command.arg("-c").arg(&self.config).args(words).stdin(Stdio::null());
+        command
+    }
+
+    pub fn start(&self, environment: &[(&str, &str)]) -> Puller {
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let mut command = self.command(&[]);
+        command.envs(environment.iter().copied()).stderr(log).stdout(Stdio::null());
+        Puller {
+            process: Process::spawn(&mut command).unwrap(),
+            config: self.config.clone(),
+            log: self.log.clone(),
+            serve: self.serve,
+            status: self.status,
+            store: self.store.clone(),
+        }
+    }
+
+    /// Runs `longshore-puller once` to its end.
+    pub fn once(&self) -> ExitStatus {
+        self.command(&["once"]).status().unwrap()
+    }
+}
+
+impl Puller {
+    /// Waits until it has ended by itself.
+    pub async fn ended(mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the puller has ended", SOON, async || {
+            status = self.process.ended().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.unwrap()
+    }
+
+    /// TERM, and its orderly end.
+    pub async fn stop(self) -> ExitStatus {
+        self.process.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// KILL. Its rsyncs live on, as they do when the kernel kills it for memory.
+    pub fn kill(self) {
+        self.process.end(Signal::KILL).unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// Where a stored report's backup is.
+pub fn place(store: &Path, report: &Report) -> PathBuf {
+    store.join(report.path.as_ref().unwrap_or_else(|| panic!("not stored: {report:?}")).as_str())
+}
+
+/// Entries of the transfers' folder; none, while there is no such folder yet.
+pub fn incoming(store: &Path) -> Vec<String> {
+    let entries = fs::read_dir(store.join(".incoming")).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// All files below `folder`, by their paths.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files(&entry.path()));
+        } else {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+pub fn bytes(size: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+pub fn signing_key() -> ed25519_dalek::SigningKey {
+    ed25519_dalek::SigningKey::from_bytes(&[7; 32])
+}
+
+fn content(path: &Path) -> Content {
+    let digest = |path: &Path| digest_reader(fs::File::open(path).unwrap(), DigestChoice::Xxh3).unwrap();
+    let (kind, size_bytes, count, xxh3_128) = if path.is_dir() {
+        let mut entries: Vec<FileEntry> = files(path)
+            .into_iter()
+            .map(|file| {
+                let found = digest(&file);
+                let below = file.strip_prefix(path).unwrap().to_str().unwrap().to_owned();
+                FileEntry { path: below, size_bytes: found.size_bytes, xxh3_128: found.xxh3_128.unwrap() }
+            })
+            .collect();
+        let size = entries.iter().map(|entry| entry.size_bytes).sum();
+        let count = entries.len() as u64;
+        (ContentKind::Directory, size, count, Some(directory_digest(&mut entries)))
+    } else if path.is_file() {
+        let found = digest(path);
+        (ContentKind::File, found.size_bytes, 1, found.xxh3_128)
+    } else {
+        (ContentKind::File, 3, 1, None)
+    };
+    Content { kind, size_bytes, files: count, xxh3_128, blake3: None, extra: serde_json::Map::new() }
+}

@@ -1,0 +1,123 @@
+//! What goes wrong on the way: retried with a wait, then given up with its reason; never published.
+
+use std::{fs, os::unix::fs::symlink};
+
+use longshore_core::{Outcome, ReasonCode};
+use longshore_tests::wait_until;
+
+use crate::cluster::{Cluster, SOON, bytes, files, incoming, place};
+
+#[tokio::test]
+async fn a_missing_source_is_given_up_after_all_attempts_and_kept_for_a_person() {
+    let cluster = Cluster::start();
+    let job = cluster.job("gone.xb");
+    cluster.offer(&job).await;
+    let puller = cluster.puller("1");
+    let report = cluster.report_of(&job).await;
+    assert_eq!((report.outcome, report.attempts), (Outcome::Failed, 3));
+    let reason = report.reason.unwrap();
+    assert_eq!(reason.code, ReasonCode::SourceMissing);
+    assert!(reason.text.contains("gone.xb"), "{}", reason.text);
+    let dead = cluster.queue.dead_letters(0, 10).await.unwrap();
+    assert_eq!(dead.letters.len(), 1);
+    wait_until("nothing of it is left", SOON, async || incoming(&puller.store).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_down_is_unreachable_and_works_when_it_is_back() {
+    let cluster = Cluster::start();
+    let job = cluster.offer_file("a", 1000, 1).await;
+    cluster.host.kill();
+    let config = cluster.configure("1", "retry = 50", "");
+    let puller = config.start(&[]);
+    wait_until("it was tried", SOON, async || puller.log().contains("unreachable")).await;
+    cluster.host.start_again();
+    let report = cluster.report_of(&job).await;
+    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
+    assert!(report.attempts > 1);
+}
+
+#[tokio::test]
+async fn a_digest_that_differs_is_set_aside_retried_once_and_never_published() {
+    let cluster = Cluster::start();
+    cluster.write("a", 1000, 1);
+    let job = cluster.job("a");
+    // The same size, other bytes.
+    cluster.write("a", 1000, 2);
+    cluster.offer(&job).await;
+    let config = cluster.configure("1", "retry = 5", "");
+    let puller = config.start(&[]);
+    let report = cluster.report_of(&job).await;
+    assert_eq!((report.outcome, report.attempts), (Outcome::Failed, 2));
+    assert_eq!(report.reason.unwrap().code, ReasonCode::DigestDiffers);
+    let kept = puller.store.join(".corrupt").join(job.id.to_string()).join("a");
+    assert_eq!(fs::read(kept).unwrap(), bytes(1000, 2));
+    assert!(!puller.store.join("mysql").exists());
+}
+
+#[tokio::test]
+async fn a_digest_that_differs_once_is_healed_by_the_retry() {
+    let cluster = Cluster::start();
+    cluster.write("a", 1000, 1);
+    let job = cluster.job("a");
+    cluster.write("a", 1000, 2);
+    cluster.offer(&job).await;
+    let config = cluster.configure("1", "", "");
+    fs::write(&config.config, fs::read_to_string(&config.config).unwrap().replace("200ms", "2s")).unwrap();
+    let puller = config.start(&[]);
+    let kept = puller.store.join(".corrupt").join(job.id.to_string());
+    wait_until("the first was set aside", SOON, async || kept.exists()).await;
+    cluster.write("a", 1000, 1);
+    let report = cluster.report_of(&job).await;
+    assert_eq!((report.outcome, report.attempts), (Outcome::Stored, 2), "{:?}", report.reason);
+    assert_eq!(fs::read(place(&puller.store, &report).join("a")).unwrap(), bytes(1000, 1));
+}
+
+#[tokio::test]
+async fn a_size_that_differs_is_told_both_ways() {
+    let cluster = Cluster::start();
+    for (name, size) in [("grown", 2000), ("shrunken", 500)] {
+        cluster.write(name, 1000, 1);
+        let job = cluster.job(name);
+        cluster.write(name, size, 1);
+        cluster.offer(&job).await;
+    }
+    let _puller = cluster.puller("1");
+    wait_until("both are reported", SOON, async || cluster.reports().len() == 2).await;
+    for report in cluster.reports() {
+        assert_eq!(report.outcome, Outcome::Failed);
+        assert_eq!(report.reason.unwrap().code, ReasonCode::SizeDiffers, "{}", report.job.source.unwrap().path);
+    }
+}
+
+#[tokio::test]
+async fn links_are_not_followed_and_a_folder_with_them_is_not_whole() {
+    let cluster = Cluster::start();
+    let secret = tempfile::tempdir().unwrap();
+    fs::write(secret.path().join("key"), "secret").unwrap();
+    cluster.write("tree/a", 100, 1);
+    cluster.write("tree/b", 6, 1);
+    let job = cluster.job("tree");
+    fs::remove_file(cluster.source.path().join("tree/b")).unwrap();
+    symlink(secret.path().join("key"), cluster.source.path().join("tree/b")).unwrap();
+    cluster.offer(&job).await;
+    let puller = cluster.puller("1");
+    let report = cluster.report_of(&job).await;
+    assert_eq!(report.reason.unwrap().code, ReasonCode::SizeDiffers);
+    assert!(files(&puller.store).iter().all(|file| !file.ends_with("tree/b")));
+}
+
+#[tokio::test]
+async fn a_sender_that_freezes_is_noticed_by_its_silence() {
+    let cluster = Cluster::start();
+    let job = cluster.offer_file("a", 30_000_000, 1).await;
+    let puller = cluster.configure("1", "retry = 9", "[rsync]\nbwlimit = \"4MiB\"\nstall = \"2s\"").start(&[]);
+    let partial = puller.store.join(".incoming").join(job.id.to_string()).join("backup/a");
+    wait_until("bytes arrive", SOON, async || fs::metadata(&partial).is_ok_and(|found| found.len() > 1 << 20)).await;
+    cluster.host.pause();
+    wait_until("the silence is noticed", SOON, async || puller.log().contains("transfer_stalled")).await;
+    cluster.host.resume();
+    let report = cluster.report_of(&job).await;
+    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
+    assert!(report.transfer.unwrap().resumed_bytes > 1 << 19, "{:?}", report.transfer);
+}

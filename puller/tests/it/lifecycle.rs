@@ -1,0 +1,131 @@
+//! Starting, being looked at, ending.
+
+use std::{fs, process::Output};
+
+use longshore_core::Outcome;
+use longshore_tests::wait_until;
+use rustix::process::Signal;
+
+use crate::cluster::{Cluster, SOON, incoming};
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[tokio::test]
+async fn term_lets_a_transfer_finish_and_claims_no_more() {
+    let cluster = Cluster::start();
+    let first = cluster.offer_file("a", 6_000_000, 1).await;
+    let config = cluster.configure("1", "slots = 1\ndrain = \"30s\"", "[rsync]\nbwlimit = \"3MiB\"");
+    let puller = config.start(&[]);
+    wait_until("it runs", SOON, async || puller.store.exists() && !incoming(&puller.store).is_empty()).await;
+    let second = cluster.offer_file("b", 1000, 2).await;
+    puller.process.signal(Signal::TERM);
+    assert!(puller.ended().await.success());
+    let reports = cluster.reports();
+    assert_eq!(reports.iter().map(|report| report.job.id).collect::<Vec<_>>(), [first.id]);
+    assert_eq!(reports[0].outcome, Outcome::Stored);
+    assert!(config.once().success());
+    assert_eq!(cluster.report_of(&second).await.outcome, Outcome::Stored);
+}
+
+#[tokio::test]
+async fn the_heartbeat_shows_what_runs_and_status_reads_it() {
+    let cluster = Cluster::start();
+    let job = cluster.offer_file("a", 40_000_000, 1).await;
+    let config = cluster.configure("1", "weight = 70", "[rsync]\nbwlimit = \"2MiB\"");
+    let puller = config.start(&[]);
+    wait_until("a beat shows the transfer with bytes", SOON, async || {
+        let nodes = cluster.queue.nodes().await.unwrap();
+        nodes.iter().any(|(beat, _)| beat.running.iter().any(|one| one.job == job.id && one.bytes > 0))
+    })
+    .await;
+    let (beat, _) = cluster.queue.nodes().await.unwrap().remove(0);
+    assert_eq!((beat.weight, beat.paused.as_deref(), beat.rsync_version.is_empty()), (70, None, false));
+    assert!(beat.disk.free_bytes > 0 && beat.disk.promised_bytes > 0);
+    assert_eq!(beat.serve.unwrap(), format!("http://127.0.0.1:{}", puller.serve));
+    let shown = config.command(&["status"]).output().unwrap();
+    assert!(shown.status.success() && text(&shown).contains("111111/mysql/3306"), "{}", text(&shown));
+    let health = reqwest::get(format!("http://127.0.0.1:{}/healthz", puller.status)).await.unwrap();
+    assert_eq!(health.json::<serde_json::Value>().await.unwrap()["status"], "ok");
+    let metrics = reqwest::get(format!("http://127.0.0.1:{}/metrics", puller.status)).await.unwrap();
+    assert!(metrics.text().await.unwrap().contains("longshore_puller_running 1"));
+}
+
+#[tokio::test]
+async fn check_tells_all_that_is_wrong_and_starts_nothing() {
+    let cluster = Cluster::start();
+    let good = cluster.configure("1", "", "");
+    let output = good.command(&["check"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(!good.store.exists(), "a check makes nothing");
+    let bad = cluster.configure("2", "", "[rsync]\nprogram = \"/nonexistent/rsync\"");
+    fs::create_dir_all(&bad.store).unwrap();
+    fs::write(bad.store.join("something"), "").unwrap();
+    fs::write(&bad.config, fs::read_to_string(&bad.config).unwrap().replace(&cluster.redis.address(), "127.0.0.1:1"))
+        .unwrap();
+    let output = bad.command(&["check"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    for word in ["/nonexistent/rsync", "redis 127.0.0.1:1"] {
+        assert!(text(&output).contains(word), "{word}: {}", text(&output));
+    }
+    let run = bad.command(&[]).output().unwrap();
+    assert_eq!(run.status.code(), Some(78));
+}
+
+#[tokio::test]
+async fn a_folder_without_its_marker_is_never_written_to() {
+    let cluster = Cluster::start();
+    let config = cluster.configure("1", "", "");
+    assert!(config.command(&["init"]).status().unwrap().success());
+    assert!(config.once().success());
+    // As after an unmount: the folder is there, and what was in it is not.
+    fs::remove_dir_all(&config.store).unwrap();
+    fs::create_dir_all(config.store.join("lost")).unwrap();
+    cluster.offer_file("a", 100, 1).await;
+    let output = config.command(&["once"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(69), "{}", text(&output));
+    assert!(text(&output).contains("longshore-puller init"), "{}", text(&output));
+    assert_eq!(fs::read_dir(&config.store).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_marker_that_goes_away_while_it_runs_pauses_the_node() {
+    let cluster = Cluster::start();
+    let puller = cluster.puller("1");
+    let marker = puller.store.join(".longshore-store");
+    wait_until("it runs", SOON, async || !cluster.queue.nodes().await.unwrap().is_empty()).await;
+    let aside = cluster.folder.path().join("marker");
+    fs::rename(&marker, &aside).unwrap();
+    wait_until("it pauses", SOON, async || {
+        let nodes = cluster.queue.nodes().await.unwrap();
+        nodes[0].0.paused.as_deref().is_some_and(|why| why.contains(".longshore-store"))
+    })
+    .await;
+    let job = cluster.offer_file("a", 100, 1).await;
+    fs::rename(&aside, &marker).unwrap();
+    assert_eq!(cluster.report_of(&job).await.outcome, Outcome::Stored);
+}
+
+#[tokio::test]
+async fn the_seeds_own_file_runs_with_places_overridden_by_the_environment() {
+    let cluster = Cluster::start();
+    let job = cluster.offer_file("a", 100, 1).await;
+    let config = cluster.folder.path().join("uuzuback.conf");
+    fs::write(&config, include_str!("../../fixtures/seed-server.conf")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_longshore-puller"));
+    let store = cluster.folder.path().join("seed-store");
+    let output = command
+        .args(["once", "-c"])
+        .arg(&config)
+        .env("LONGSHORE__STORE__PATH", &store)
+        .env("LONGSHORE__STORE__RESERVE", "1%")
+        .env("LONGSHORE__REDIS__ADDRESS", cluster.redis.address())
+        .env("LONGSHORE__LOG__FILE", cluster.folder.path().join("log"))
+        .env("LONGSHORE__LOG__ERROR_FILE", cluster.folder.path().join("errors"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let report = cluster.report_of(&job).await;
+    assert_eq!(report.node_id.unwrap().as_str(), "5");
+}

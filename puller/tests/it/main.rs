@@ -1,0 +1,13 @@
+//! The puller against the real things: its own binary, real Redis, real rsync daemons, a real small disk.
+
+mod cluster;
+mod disk;
+mod failures;
+mod kills;
+mod leases;
+mod lifecycle;
+mod names;
+mod resume;
+mod serving;
+mod storing;
+mod transports;

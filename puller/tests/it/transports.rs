@@ -1,0 +1,95 @@
+//! The ways to a host: daemon with and without a secret, old daemons, ssh, a local path.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use longshore_core::{Outcome, ReasonCode, Transport};
+
+use crate::cluster::{Cluster, bytes, place};
+
+#[tokio::test]
+async fn a_module_with_a_secret_needs_it() {
+    let secrets = tempfile::NamedTempFile::new().unwrap();
+    fs::write(secrets.path(), "puller:hush\n").unwrap();
+    fs::set_permissions(secrets.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let module = format!("auth users = puller\nsecrets file = {}\n", secrets.path().display());
+    let cluster = Cluster::start_with("", &module);
+    let refused = cluster.offer_file("a", 100, 1).await;
+    assert!(cluster.configure("1", "retry = 1", "").once().success());
+    let report = cluster.report_of(&refused).await;
+    assert_eq!(report.reason.unwrap().code, ReasonCode::AccessDenied);
+    let password = cluster.folder.path().join("password");
+    fs::write(&password, "hush\n").unwrap();
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
+    let more = format!("[[rsync.secrets]]\nhost = \"127.0.0.1\"\nuser = \"puller\"\npassword_file = {password:?}");
+    let config = cluster.configure("1", "", &more);
+    let stored = cluster.offer_file("b", 100, 2).await;
+    assert!(config.once().success());
+    let report = cluster.report_of(&stored).await;
+    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
+}
+
+#[tokio::test]
+async fn a_daemon_that_refuses_the_digest_is_asked_without_and_verified_by_reading() {
+    let cluster = Cluster::start_with("", "refuse options = checksum-choice\n");
+    let good = cluster.offer_file("a", 100_000, 1).await;
+    cluster.write("b", 100, 1);
+    let bad = cluster.job("b");
+    cluster.write("b", 100, 2);
+    cluster.offer(&bad).await;
+    let puller = cluster.puller("1");
+    let report = cluster.report_of(&good).await;
+    assert_eq!((report.outcome, report.attempts), (Outcome::Stored, 1), "{:?}", report.reason);
+    assert_eq!(fs::read(place(&puller.store, &report).join("a")).unwrap(), bytes(100_000, 1));
+    assert_eq!(cluster.report_of(&bad).await.reason.unwrap().code, ReasonCode::DigestDiffers);
+}
+
+#[tokio::test]
+async fn a_path_of_the_node_is_fetched_below_its_configured_root_only() {
+    let cluster = Cluster::start();
+    cluster.write("db/a", 100_000, 1);
+    let mut job = cluster.job("db/a");
+    job.source.as_mut().unwrap().transport = Transport::Local;
+    cluster.offer(&job).await;
+    let mut other = cluster.job("db/a");
+    other.source.as_mut().unwrap().transport = Transport::Local;
+    other.source.as_mut().unwrap().module = "elsewhere".parse().unwrap();
+    cluster.offer(&other).await;
+    let more = format!("[local_modules]\nbackup = {:?}", cluster.source.path());
+    let puller = cluster.configure("1", "retry = 1", &more).start(&[]);
+    let report = cluster.report_of(&job).await;
+    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
+    assert_eq!(fs::read(place(&puller.store, &report).join("a")).unwrap(), bytes(100_000, 1));
+    assert_eq!(cluster.report_of(&other).await.reason.unwrap().code, ReasonCode::NotConfigured);
+}
+
+#[tokio::test]
+async fn over_a_remote_shell_no_word_of_the_job_is_read_by_a_shell() {
+    let cluster = Cluster::start();
+    let name = "a; touch owned $(touch owned) `touch owned`";
+    cluster.write(name, 50_000, 1);
+    let mut job = cluster.job(name);
+    job.source.as_mut().unwrap().transport = Transport::Ssh;
+    // Stands for ssh and the host's sshd: takes ssh's options and destination, then runs the command by a shell, at the login's
+    // root, as sshd does.
+    let root = cluster.folder.path().join("login");
+    fs::create_dir(&root).unwrap();
+    std::os::unix::fs::symlink(cluster.source.path(), root.join("backup")).unwrap();
+    let shell = cluster.folder.path().join("ssh");
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >> {log}\nwhile [ $# -gt 0 ]; do case $1 in -o|-i|-p|-l) shift 2;; *) break;; esac; done\n\
+         shift\ncd {root} && exec sh -c \"$*\"\n",
+        log = cluster.folder.path().join("ssh.log").display(),
+        root = root.display()
+    );
+    fs::write(&shell, script).unwrap();
+    fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
+    cluster.offer(&job).await;
+    let more = format!("[ssh]\nprogram = {shell:?}\nuser = \"backup\"\nkey = \"/etc/longshore/key\"");
+    let puller = cluster.configure("1", "retry = 1", &more).start(&[]);
+    let report = cluster.report_of(&job).await;
+    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
+    assert_eq!(fs::read(place(&puller.store, &report).join(name)).unwrap(), bytes(50_000, 1));
+    assert!(!root.join("owned").exists());
+    let said = fs::read_to_string(cluster.folder.path().join("ssh.log")).unwrap();
+    assert!(said.contains("StrictHostKeyChecking=yes") && !said.contains("touch"), "{said}");
+}
