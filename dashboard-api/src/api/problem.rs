@@ -17,14 +17,16 @@ use crate::registry::{RegistryError, import::RowError};
 pub struct Problem {
     /// For programs: `urn:longshore:problem:` and a word.
     #[serde(rename = "type")]
-    #[schema(example = "urn:longshore:problem:not-found")]
-    pub kind: String,
+    #[schema(value_type = String, example = "urn:longshore:problem:not-found")]
+    pub kind: &'static str,
     /// For people: the kind in a few words.
-    pub title: String,
+    #[schema(value_type = String)]
+    pub title: Box<str>,
     /// The HTTP status.
     pub status: u16,
     /// For people: what happened here, and what to do.
-    pub detail: String,
+    #[schema(value_type = String)]
+    pub detail: Box<str>,
     /// Wrong rows of an imported file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<RowError>,
@@ -38,12 +40,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, word: &str, title: &str, detail: impl ToString) -> Self {
+    fn new(status: StatusCode, kind: &'static str, title: &str, detail: impl ToString) -> Self {
         Self {
-            kind: format!("urn:longshore:problem:{word}"),
-            title: title.to_owned(),
+            kind,
+            title: title.into(),
             status: status.as_u16(),
-            detail: detail.to_string(),
+            detail: detail.to_string().into(),
             rows: Vec::new(),
             nearest: Vec::new(),
             since: None,
@@ -52,49 +54,59 @@ impl Problem {
 
     /// 400: a parameter or body that can't be read.
     pub fn bad_request(detail: impl ToString) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request can't be read", detail)
+        Self::new(StatusCode::BAD_REQUEST, "urn:longshore:problem:bad-request", "The request can't be read", detail)
     }
 
     /// 401: no token, or another's.
     pub fn unauthorized(detail: impl ToString) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "A token is needed", detail)
+        Self::new(StatusCode::UNAUTHORIZED, "urn:longshore:problem:unauthorized", "A token is needed", detail)
     }
 
     /// 404.
     pub fn not_found(detail: impl ToString) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+        Self::new(StatusCode::NOT_FOUND, "urn:longshore:problem:not-found", "There is no such thing", detail)
     }
 
     /// 405.
     pub fn method_not_allowed() -> Self {
         let detail = "this address does not take this method; /api/openapi.json says which it takes";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method", detail)
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "urn:longshore:problem:method-not-allowed",
+            "Not with this method",
+            detail,
+        )
     }
 
     /// 409.
     pub fn conflict(detail: impl ToString) -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", "It stands against what is there", detail)
+        Self::new(StatusCode::CONFLICT, "urn:longshore:problem:conflict", "It stands against what is there", detail)
     }
 
     /// 413.
     pub fn too_large(detail: impl ToString) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "urn:longshore:problem:too-large", "The body is too large", detail)
     }
 
     /// 422: readable, but not acceptable.
     pub fn unacceptable(detail: impl ToString) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unacceptable", "A value is not acceptable", detail)
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "urn:longshore:problem:unacceptable",
+            "A value is not acceptable",
+            detail,
+        )
     }
 
     /// 500.
     pub fn internal(detail: impl ToString) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "This should not happen", detail)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "urn:longshore:problem:internal", "This should not happen", detail)
     }
 
     /// 503: another service is away; the same request may succeed later.
     pub fn away(what: &str, detail: impl ToString, since: Option<Millis>) -> Self {
         let title = format!("{what} is away");
-        Self { since, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "away", &title, detail) }
+        Self { since, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "urn:longshore:problem:away", &title, detail) }
     }
 }
 
@@ -102,7 +114,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(detail = self.detail, "a request failed");
+            tracing::error!(detail = %self.detail, "a request failed");
         }
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();

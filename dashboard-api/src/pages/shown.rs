@@ -70,7 +70,7 @@ pub(super) struct Error {
 
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
-        Self { title: problem.title, detail: problem.detail, since: problem.since.map(Ago::of) }
+        Self { title: problem.title.into(), detail: problem.detail.into(), since: problem.since.map(Ago::of) }
     }
 }
 

@@ -186,7 +186,7 @@ fn json_objects(text: &str) -> Result<Vec<Fields>, RowErrors> {
     for (index, object) in objects.iter().enumerate() {
         match object {
             Value::Object(object) => {
-                rows.push(Fields { line: index as u64 + 1, values: object.clone().into_iter().collect() })
+                rows.push(Fields { line: index as u64 + 1, values: object.clone().into_iter().collect() });
             }
             other => errors.add(index as u64 + 1, format!("not an object: {other}")),
         }

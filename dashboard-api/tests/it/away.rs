@@ -8,7 +8,7 @@ use crate::server::{Server, beat};
 
 #[tokio::test]
 async fn without_redis_the_registry_and_the_catalog_still_answer_and_nodes_are_as_last_heard() {
-    let mut server = Server::start().await;
+    let server = Server::start().await;
     server.queue.beat(&beat("5")).await.unwrap();
     assert_eq!(server.get("/api/v1/nodes").await["items"][0]["silent"], false);
     server.redis.stop();

@@ -1,5 +1,7 @@
 //! The dashboard as its clients meet it: over HTTP, with a real Redis, and a catalog in SQLite filled as an indexer would.
 
+#![allow(clippy::unwrap_used)]
+
 mod access;
 mod away;
 mod backups;
