@@ -46,7 +46,7 @@ async fn a_stored_job_leaves_one_report_one_mailbox_entry_and_nothing_else() {
     assert!(cluster.queue.mailbox(&lease.job.server_id).await.unwrap().is_empty());
 
     assert!(cluster.queue.leases().await.unwrap().is_empty());
-    for part in ["job:", "body:", "lane:", "heads:", "classes:", "lifted:", "claims:", "active", "leases", "delayed"] {
+    for part in ["job:", "body:", "lane:", "heads:", "classes:", "lifted:", "claims:", "offered:", "active", "leases"] {
         assert_eq!(cluster.keys(part), Vec::<String>::new());
     }
     let [depth] = &cluster.queue.depths(&names(&["level1"])).await.unwrap()[..] else { panic!() };

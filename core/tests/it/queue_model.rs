@@ -136,9 +136,17 @@ impl Run {
         } else {
             return;
         };
+        let inbox = self.model.inboxes.entry(job.queue.to_string()).or_default();
+        if again && self.random.chance(50) {
+            // Someone pushes it once more without asking.
+            let (queue, body) = (job.queue.as_str(), serde_json::to_vec(&job).unwrap());
+            let () = redis::cmd("LPUSH").arg(queue).arg(body).query(&mut self.cluster.redis.connection()).unwrap();
+            inbox.push_back(job.id);
+            return;
+        }
         let offered = self.cluster.queue.offer(&job).await.unwrap();
         let expected = match self.model.jobs.get(&job.id).map(|known| (known.state, known.settled.last())) {
-            None | Some((State::Inbox, _)) => Offered::Pushed,
+            None => Offered::Pushed,
             Some((State::Dead | State::Ended, _)) | Some((_, Some(_))) => {
                 let Offered::Ended(entry) = offered else { panic!("{} ended, offered {offered:?}", job.id) };
                 assert_eq!(Some(&entry.revision), self.model.jobs[&job.id].settled.last());
@@ -146,11 +154,11 @@ impl Run {
             }
             Some(_) => Offered::Known,
         };
-        assert_eq!(offered, expected);
+        assert_eq!(offered, expected, "{:?}", self.model.jobs.get(&job.id));
         if offered == Offered::Pushed {
-            self.model.inboxes.entry(job.queue.to_string()).or_default().push_back(job.id);
+            inbox.push_back(job.id);
             let fresh = Known { job, state: State::Inbox, order: 0, attempts: 0, lease: None, settled: Vec::new() };
-            self.model.jobs.entry(fresh.job.id).or_insert(fresh);
+            self.model.jobs.insert(fresh.job.id, fresh);
         }
     }
 

@@ -136,7 +136,7 @@ local function choose(queue)
     end
     met_busy = met_busy or look_again
     if not look_again then
-      if last == -1 or at_boundary then
+      if last == -1 then
         return at_boundary, met_busy
       end
       last = -1

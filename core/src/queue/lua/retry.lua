@@ -4,7 +4,7 @@
 -- Reply 1 done, now or by the same holder before; 0 lost
 
 local job = held(ARGV[1], ARGV[2], ARGV[3])
-if not job then
+if not job or job.state == 'dead' then
   return 0
 end
 if job.state ~= 'leased' then
