@@ -135,7 +135,7 @@ impl InstanceFolder {
             for folder in folders {
                 match fs::read_dir(&folder) {
                     Ok(entries) => {
-                        below.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()))
+                        below.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
                     }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(StateError::new("cannot list", &folder, error)),

@@ -1,4 +1,6 @@
 //! The agent as cron runs it: the real program, an empty environment, a real Redis and a real rsync daemon.
+// Outside of `#[test]` functions the lint does not see that these are tests; and a test program exports nothing.
+#![allow(clippy::unwrap_used, unreachable_pub)]
 // The nested futures of the Redis client are deeper than the default allows.
 #![recursion_limit = "256"]
 

@@ -1,7 +1,13 @@
 //! `./tests/bench ID`: one figure against its reference, both in turns within one run.
 
+mod p8;
+
+mod fetching;
+mod p1;
+mod p2;
+
 /// A figure's id and how it is measured; it prints its own last lines (see [`line`]).
-const FIGURES: &[(&str, fn() -> anyhow::Result<()>)] = &[];
+const FIGURES: &[(&str, fn() -> anyhow::Result<()>)] = &[("P8", p8::measure)];
 
 /// The line a figure ends with. `ratio` is how ours compares with the reference, as `goal` is stated.
 pub fn line(id: &str, what: &str, ratio: f64, ours: f64, reference: f64, unit: &str, goal: &str) {
