@@ -224,7 +224,7 @@ pub fn load_with<T: DeserializeOwned>(
     let value = reader::read(&given).map_err(|mut problems| {
         problems.iter_mut().filter(|problem| problem.what == reader::MISSING).for_each(|problem| {
             let seed_name = seed.and_then(|seed| seed.seed_name(&problem.key));
-            if let Some(name) = seed_name.filter(|name| *name != problem.key) {
+            if let Some(name) = seed_name.filter(|name| problem.key.rsplit('.').next() != Some(name)) {
                 problem.what = format!("missing; in this file it is called `{name}`");
             } else if files.is_empty() {
                 problem.what = format!("missing; give -c FILE, or write one of {}", program.default_files.join(", "));

@@ -26,6 +26,9 @@ pub(super) enum Value {
     Boolean(bool),
     List(Vec<Node>),
     Table(Table),
+    /// In place of a value that is wrong or missing and has been told: reads as something of the wanted type, so that
+    /// reading goes on to the next problem. Never part of a configuration that loads.
+    StandIn,
 }
 
 impl Node {
@@ -120,11 +123,12 @@ impl Node {
         }
     }
 
-    /// Takes the node at `path` away; a path into a list takes the list. Whether something went.
-    pub(super) fn remove(&mut self, path: &[String]) -> bool {
-        let Some((first, rest)) = path.split_first() else { return false };
-        let Value::Table(table) = &mut self.value else { return false };
-        let below_went = !rest.is_empty() && table.get_mut(first).is_some_and(|below| below.remove(rest));
-        below_went || table.remove(first).is_some()
+    /// The node at `path` to be changed, if there is one.
+    pub(super) fn at_mut(&mut self, path: &[String]) -> Option<&mut Self> {
+        path.iter().try_fold(self, |node, key| match &mut node.value {
+            Value::Table(table) => table.get_mut(key),
+            Value::List(items) => items.get_mut(key.parse::<usize>().ok()?),
+            _ => None,
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! The value tree as a serde source. It knows which keys a struct has, so an unknown one is found with its origin and the
 //! nearest known key, and a wrong type is told with the origin of the value.
 //!
-//! Reading stops at a wrong value, so [`read`] takes that value out and reads again until nothing is wrong or nothing can be
-//! taken out: that is how all problems are told at once.
+//! Reading stops at a wrong or missing value, so [`read`] puts a stand-in there and reads again until nothing new is wrong:
+//! that is how all problems are told at once.
 //!
 //! For configuration structs: `#[serde(flatten)]`, `tag` and `untagged` make serde buffer values, which loses origins. Use
 //! plain structs and enums.
@@ -24,18 +24,21 @@ use self::{
 use super::{
     error::{Origin, Problem},
     secret,
-    value::{Node, Value},
+    value::{Node, Table, Value},
 };
 
 /// Says that a key without a default was not given.
 pub(super) const MISSING: &str = "missing";
 
+/// Where looking for more problems ends.
+const MOST_READINGS: usize = 500;
+
 /// Deserializes `root`, or says everything that is wrong with it.
 pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<T, Vec<Problem>> {
     let mut root = Cow::Borrowed(root);
     let mut wrong: Vec<Problem> = Vec::new();
-    let mut taken: Vec<String> = Vec::new();
-    loop {
+    let mut told: Vec<Vec<String>> = Vec::new();
+    for _ in 0..MOST_READINGS {
         let unknown = RefCell::new(Vec::new());
         let result = T::deserialize(Reader { node: &root, trail: Trail::Root, unknown: &unknown, of_file: false });
         for problem in unknown.into_inner() {
@@ -43,29 +46,30 @@ pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<T, Vec<Problem>> 
                 wrong.push(problem);
             }
         }
-        let error = match result {
+        let fault = match result {
             Ok(value) if wrong.is_empty() => return Ok(value),
-            Ok(_) => return Err(wrong),
-            Err(error) => *error.0,
+            Ok(_) => break,
+            Err(fault) => *fault.0,
         };
-        let path = error.path.unwrap_or_default();
-        let key = path.join(".");
-        let origin = error.origin.unwrap_or_else(|| root.origin.clone());
-        taken.push(key.clone());
-        match error.missing {
-            None => wrong.push(Problem::new(origin, key, error.what)),
+        let mut path = fault.path.unwrap_or_default();
+        let origin = fault.origin.unwrap_or_else(|| root.origin.clone());
+        let is_told = told.iter().any(|told| path.starts_with(told));
+        let Some(node) = root.to_mut().at_mut(&path) else { break };
+        match fault.missing {
+            // No stand-in is good enough for the type: reading can't go on.
+            None if is_told => break,
+            None => node.value = Value::StandIn,
             Some(field) => {
-                let key = if key.is_empty() { field.to_owned() } else { format!("{key}.{field}") };
-                // What was taken out is no longer there, but was not missing.
-                if !taken.contains(&key) {
-                    wrong.push(Problem::new(origin, key, MISSING));
-                }
+                node.put(&[field], Node::new(Value::StandIn, origin.clone()));
+                path.push(field.to_owned());
             }
         }
-        if !root.to_mut().remove(&path) {
-            return Err(wrong);
+        if !is_told {
+            wrong.push(Problem::new(origin, path.join("."), fault.what));
+            told.push(path);
         }
     }
+    Err(wrong)
 }
 
 struct Reader<'a> {
@@ -85,6 +89,7 @@ impl<'a> Reader<'a> {
             Value::Boolean(boolean) => Unexpected::Bool(*boolean),
             Value::List(_) => Unexpected::Seq,
             Value::Table(_) => Unexpected::Other("a table"),
+            Value::StandIn => Unexpected::Unit,
         }
     }
 
@@ -105,6 +110,7 @@ impl<'a> Reader<'a> {
         self.wrapped(|reader| match &reader.node.value {
             Value::Integer(integer) => visitor.visit_i64(*integer),
             Value::Float(float) => visitor.visit_f64(*float),
+            Value::StandIn => visitor.visit_i64(1),
             Value::Word(text) => {
                 let text = text.trim();
                 if let Ok(integer) = text.parse::<i64>() {
@@ -124,6 +130,8 @@ impl<'a> Reader<'a> {
     fn text<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.wrapped(|reader| match &reader.node.value {
             Value::Text(text) | Value::Word(text) => visitor.visit_str(text),
+            // Good for names, paths, sizes and durations.
+            Value::StandIn => visitor.visit_str("1"),
             _ => Err(reader.refuse(&visitor)),
         })
     }
@@ -135,6 +143,7 @@ impl<'a> Reader<'a> {
     ) -> Result<V::Value, Fault> {
         self.wrapped(|reader| match &reader.node.value {
             Value::Table(table) => visitor.visit_map(Entries::new(reader, table, fields)?),
+            Value::StandIn => visitor.visit_map(Entries::new(reader, &Table::new(), fields)?),
             _ => Err(reader.refuse(&visitor)),
         })
     }
@@ -175,13 +184,14 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
             Value::Word(word) if word.parse::<i64>().is_ok_and(|integer| integer.to_string() == *word) => {
                 self.number(visitor)
             }
-            Value::Text(_) | Value::Word(_) => self.text(visitor),
+            Value::Text(_) | Value::Word(_) | Value::StandIn => self.text(visitor),
         }
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.wrapped(|reader| match &reader.node.value {
             Value::Boolean(boolean) => visitor.visit_bool(*boolean),
+            Value::StandIn => visitor.visit_bool(false),
             Value::Word(word) => match word.to_lowercase().as_str() {
                 "true" | "yes" | "on" | "1" => visitor.visit_bool(true),
                 "false" | "no" | "off" | "0" => visitor.visit_bool(false),
@@ -195,6 +205,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.value {
             Value::Word(word) if word.is_empty() => visitor.visit_none(),
+            Value::StandIn => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -210,6 +221,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
         }
         let of_file = std::mem::take(&mut self.of_file);
         self.wrapped(|reader| match &reader.node.value {
+            Value::StandIn => visitor.visit_str("1"),
             Value::Text(path) | Value::Word(path) if of_file => {
                 let secret = secret::Secret::from_file(std::path::Path::new(path)).map_err(Fault::new)?;
                 visitor.visit_str(secret.expose())
@@ -225,6 +237,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.wrapped(|reader| match &reader.node.value {
             Value::List(list) => visitor.visit_seq(Items { reader, items: list.iter(), at: 0 }),
+            Value::StandIn => visitor.visit_seq(Items { reader, items: [].iter(), at: 0 }),
             Value::Word(word) => {
                 let list = words(word, &reader.node.origin)?;
                 visitor.visit_seq(Items { reader, items: list.iter(), at: 0 })
@@ -262,10 +275,11 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
         self.wrapped(|reader| match &reader.node.value {
+            Value::StandIn => visitor.visit_enum(variants.first().copied().unwrap_or_default().into_deserializer()),
             Value::Text(text) | Value::Word(text) => visitor.visit_enum(text.as_str().into_deserializer()),
             Value::Table(table) if table.len() == 1 => match table.iter().next() {
                 Some((variant, node)) => visitor.visit_enum(Variant { reader, variant, node }),

@@ -47,6 +47,44 @@ fn a_wrong_table_is_one_problem_and_not_a_missing_key_too() {
     insta::assert_snapshot!(case.wrong::<Host>(&HOST, "x.toml"), @r"
     x.toml:1: server_id: expected a text or an integer, found a list
     x.toml:2: instance.a.instance: missing
+    x.toml:2: instance.a.back_log: missing
     x.toml:4: instance.a.script: expected a text, found 5
     ");
+}
+
+#[test]
+fn all_that_is_missing_is_told_at_once_and_nothing_below_it() {
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only read")]
+    struct All {
+        listen: std::net::SocketAddr,
+        name: ServerId,
+        size: ByteSize,
+        wait: Span,
+        kind: Verify,
+        password: Secret,
+        list: Vec<String>,
+        one: Two,
+        other: Two,
+    }
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only read")]
+    struct Two {
+        first: u16,
+        second: bool,
+    }
+    let case = Case::new(&[("x.toml", "other = 5\nlisten = \"127.0.0.1:80\"\n")]);
+    insta::assert_snapshot!(case.wrong::<All>(&NODE, "x.toml"), @r"
+    x.toml: name: missing
+    x.toml: size: missing
+    x.toml: wait: missing
+    x.toml: kind: missing
+    x.toml: password: missing
+    x.toml: list: missing
+    x.toml: one: missing
+    x.toml:1: other: expected a table, found 5
+    ");
+    // No stand-in is an address and port: the search ends there, and does not run on for ever.
+    let case = Case::new(&[("x.toml", "listen = \"here\"\n")]);
+    insta::assert_snapshot!(case.wrong::<All>(&NODE, "x.toml"), @"x.toml:1: listen: invalid socket address syntax");
 }

@@ -112,6 +112,8 @@ fn a_wrong_or_missing_value_of_a_seed_file_is_told_with_the_seeds_names() {
     insta::assert_snapshot!(case.wrong::<Host>(&HOST, "x.conf"), @r#"
     x.conf: server_id: missing
     x.conf:2: interval: "often" is not a duration; write it like 90s, 5m, 6h, 1d, or a number of seconds
+    x.conf:3: instance.mysql.back_log: missing
+    x.conf:3: instance.mysql.script: missing
     x.conf:5: instance: instance "a/b" has '/' at byte 1; letters, digits and ._-:@+ are allowed, the first not . or -
     "#);
 }
