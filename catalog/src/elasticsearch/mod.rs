@@ -119,7 +119,9 @@ impl Catalog for ElasticsearchCatalog {
             status: String,
             number_of_nodes: u64,
         }
-        let path = format!("_cluster/health/{}?timeout=5s&level=cluster", self.names.backups());
+        // Health waits for an index that is missing; a search says so at once.
+        self.ask::<Value>(&json!({"size": 0, "track_total_hits": false})).await?;
+        let path = format!("_cluster/health/{}?timeout=5s", self.names.backups());
         let answer = self.link.json(Method::Get, &path, None).await?;
         let cluster: Cluster = answer.read()?;
         let place = self.link.place().to_owned();

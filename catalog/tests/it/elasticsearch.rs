@@ -66,6 +66,7 @@ async fn a_reader_of_a_catalog_not_made_yet_says_what_to_start() {
     let server = tokio::task::spawn_blocking(Elasticsearch::shared).await.unwrap();
     let catalog = longshore_catalog::open(&config(&[server.url()]), Access::Read).unwrap();
     for error in [
+        catalog.health().await.unwrap_err(),
         catalog.latest_good(&stored("3306", 0).job.key()).await.unwrap_err(),
         catalog.hosts(1, None).await.unwrap_err(),
         catalog.host(&"1".parse().unwrap()).await.unwrap_err(),
