@@ -42,6 +42,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve until told to stop (TERM); what is done without a command
+    Run,
     /// Check the configuration, the catalog and each Redis, without starting anything
     Check,
     /// Make the data folder, the API's token and the restore key, so that pullers can be given restore.pub before the first start
@@ -72,7 +74,7 @@ async fn perform(arguments: &Arguments, loaded: Loaded<Settings>) -> anyhow::Res
         Some(Command::Config(command)) => command.run(&loaded).map(|()| Exit::Done),
         Some(Command::Check) => check(&loaded.value).await,
         Some(Command::Init) => init(&loaded.value),
-        None => serve(loaded.value).await,
+        None | Some(Command::Run) => serve(loaded.value).await,
     }
 }
 
