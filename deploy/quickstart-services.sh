@@ -354,12 +354,12 @@ END
 start_longshore() {
     local node
     if [[ $with_elasticsearch == yes ]]; then ready elasticsearch http_ok "$elasticsearch_port" /_cluster/health; fi
-    start indexer "$programs/longshore-indexer" -c "$config/indexer.toml"
+    start indexer "$programs/longshore-indexer" run -c "$config/indexer.toml"
     ready indexer http_ok "$indexer_status_port" /healthz
-    start dashboard "$programs/longshore-dashboard" -c "$config/dashboard.toml"
+    start dashboard "$programs/longshore-dashboard" run -c "$config/dashboard.toml"
     ready dashboard http_ok "$dashboard_port" /healthz
     for node in 1 2; do
-        start "puller-$node" "$programs/longshore-puller" -c "$config/puller-$node.toml"
+        start "puller-$node" "$programs/longshore-puller" run -c "$config/puller-$node.toml"
     done
     for node in 1 2; do
         ready "puller-$node" http_ok "${puller_status_port[node]}" /healthz

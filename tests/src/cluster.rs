@@ -335,7 +335,7 @@ impl Program {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("a log file");
         let started = Process::spawn(
             Command::new(binary(&self.name))
-                .args(["--log-format", "plain", "-c"])
+                .args(["run", "--log-format", "plain", "-c"])
                 .arg(&self.config)
                 .envs(variables.iter().copied())
                 .stdin(Stdio::null())

@@ -47,6 +47,7 @@ fn every_line_of_an_example_that_is_commented_out_is_read_when_it_is_not() {
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "x").unwrap();
         std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let text = text.replace("/var/log/longshore", &folder.path().display().to_string());
         let plain: Vec<String> = text
             .lines()
             .map(|line| match line.strip_prefix('#') {
