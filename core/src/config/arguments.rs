@@ -62,13 +62,16 @@ pub enum ConfigCommand {
 }
 
 impl ConfigCommand {
-    /// Performs the command: prints to standard output. A reader that has gone, such as `head`, is no error.
+    /// Performs the command: prints to standard output, warnings to standard error. A reader that has gone, such as `head`, is no error.
     ///
     /// # Errors
     /// When a value can't be written as TOML, or standard output can't be written.
     pub fn run<T: Serialize>(&self, loaded: &Loaded<T>) -> anyhow::Result<()> {
         let Self::Show { origin } = self;
         let shown = loaded.show(*origin)?;
+        for warning in &loaded.warnings {
+            eprintln!("warning: {warning}");
+        }
         match io::stdout().write_all(shown.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
             _ => Ok(()),

@@ -123,6 +123,8 @@ pub struct Loaded<T> {
     pub value: T,
     /// The files read, the main one first.
     pub files: Vec<PathBuf>,
+    /// What is not wrong but should not be so: secrets in files that every user can read. For `check` to tell.
+    pub warnings: Vec<Problem>,
     given: Node,
     unused: Vec<Unused>,
 }
@@ -221,7 +223,7 @@ pub fn load_with<T: DeserializeOwned>(
     if !problems.is_empty() {
         return Err(problems.into());
     }
-    let value = reader::read(&given).map_err(|mut problems| {
+    let (value, secrets) = reader::read(&given).map_err(|mut problems| {
         problems.iter_mut().filter(|problem| problem.what == reader::MISSING).for_each(|problem| {
             let seed_name = seed.and_then(|seed| seed.seed_name(&problem.key));
             if let Some(name) = seed_name.filter(|name| problem.key.rsplit('.').next() != Some(name)) {
@@ -232,7 +234,8 @@ pub fn load_with<T: DeserializeOwned>(
         });
         ConfigError::from(problems)
     })?;
-    Ok(Loaded { value, files, given, unused })
+    let warnings = secret::open_to_all(&secrets);
+    Ok(Loaded { value, files, warnings, given, unused })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::{fmt, os::unix::fs::MetadataExt, path::Path};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::{Origin, Problem};
+
 /// What every rendering of a secret says.
 pub(super) const HIDDEN: &str = "(secret)";
 
@@ -43,6 +45,19 @@ impl Secret {
         let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() { Err(format!("{shown} is empty")) } else { Ok(Self::new(text)) }
     }
+}
+
+/// Of `secrets`, given as text by key and origin, those in a file that every user can read.
+pub(super) fn open_to_all(secrets: &[(String, Origin)]) -> Vec<Problem> {
+    let mut open = Vec::new();
+    for (key, origin) in secrets {
+        let Origin::File { path, .. } = origin else { continue };
+        if std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0) {
+            let what = format!("every user can read this secret; chmod 640 {}, or use {key}_file", path.display());
+            open.push(Problem::new(origin.clone(), key, what));
+        }
+    }
+    open
 }
 
 impl fmt::Debug for Secret {

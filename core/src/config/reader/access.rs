@@ -57,7 +57,7 @@ impl<'a> Entries<'a> {
                 let mut path = reader.trail.path();
                 path.push(written.to_owned());
                 let what = format!("unknown key{}", suggestion(written, fields.iter().copied()));
-                reader.unknown.borrow_mut().push(Problem::new(node.origin.clone(), path.join("."), what));
+                reader.notes.unknown.borrow_mut().push(Problem::new(node.origin.clone(), path.join("."), what));
             }
         }
         Ok(Self { reader, entries: entries.into_iter(), value: None })
@@ -80,7 +80,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         let entry = self.value.take().ok_or_else(|| Fault::new("a value without a key"))?;
         let Written { name, written, node } = entry;
         let trail = Trail::Below { above: &self.reader.trail, key: written };
-        seed.deserialize(Reader { node, trail, unknown: self.reader.unknown, of_file: name != written })
+        seed.deserialize(Reader { node, trail, notes: self.reader.notes, of_file: name != written })
             .map_err(|error| error.at(&trail, node))
     }
 }
@@ -99,7 +99,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
         let key = self.at.to_string();
         self.at += 1;
         let trail = Trail::Below { above: &self.reader.trail, key: &key };
-        seed.deserialize(Reader { node, trail, unknown: self.reader.unknown, of_file: false })
+        seed.deserialize(Reader { node, trail, notes: self.reader.notes, of_file: false })
             .map(Some)
             .map_err(|error| error.at(&trail, node))
     }
@@ -115,7 +115,7 @@ pub(super) struct Variant<'a> {
 impl<'a> Variant<'a> {
     fn content(&self) -> Reader<'_> {
         let trail = Trail::Below { above: &self.reader.trail, key: self.variant };
-        Reader { node: self.node, trail, unknown: self.reader.unknown, of_file: false }
+        Reader { node: self.node, trail, notes: self.reader.notes, of_file: false }
     }
 }
 

@@ -33,21 +33,30 @@ pub(super) const MISSING: &str = "missing";
 /// Where looking for more problems ends.
 const MOST_READINGS: usize = 500;
 
-/// Deserializes `root`, or says everything that is wrong with it.
-pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<T, Vec<Problem>> {
+/// What is noticed on the way.
+#[derive(Default)]
+struct Notes {
+    /// Keys that no struct has.
+    unknown: RefCell<Vec<Problem>>,
+    /// Where a secret was given as text: its key and origin.
+    secrets: RefCell<Vec<(String, Origin)>>,
+}
+
+/// Deserializes `root` and tells where secrets were given as text, or says everything that is wrong with it.
+pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<(T, Vec<(String, Origin)>), Vec<Problem>> {
     let mut root = Cow::Borrowed(root);
     let mut wrong: Vec<Problem> = Vec::new();
     let mut told: Vec<Vec<String>> = Vec::new();
     for _ in 0..MOST_READINGS {
-        let unknown = RefCell::new(Vec::new());
-        let result = T::deserialize(Reader { node: &root, trail: Trail::Root, unknown: &unknown, of_file: false });
-        for problem in unknown.into_inner() {
+        let notes = Notes::default();
+        let result = T::deserialize(Reader { node: &root, trail: Trail::Root, notes: &notes, of_file: false });
+        for problem in notes.unknown.into_inner() {
             if !wrong.contains(&problem) {
                 wrong.push(problem);
             }
         }
         let fault = match result {
-            Ok(value) if wrong.is_empty() => return Ok(value),
+            Ok(value) if wrong.is_empty() => return Ok((value, notes.secrets.into_inner())),
             Ok(_) => break,
             Err(fault) => *fault.0,
         };
@@ -75,7 +84,7 @@ pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<T, Vec<Problem>> 
 struct Reader<'a> {
     node: &'a Node,
     trail: Trail<'a>,
-    unknown: &'a RefCell<Vec<Problem>>,
+    notes: &'a Notes,
     /// The value is under `x_file` and stands for `x`: the path of a file that holds it.
     of_file: bool,
 }
@@ -229,7 +238,11 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
             Value::Text(text) | Value::Word(text) if text == secret::HIDDEN => {
                 Err(Fault::new("holds what `config show` prints for a secret; write the secret itself"))
             }
-            Value::Text(text) | Value::Word(text) => visitor.visit_str(text),
+            Value::Text(text) | Value::Word(text) => {
+                let secret = (reader.trail.path().join("."), reader.node.origin.clone());
+                reader.notes.secrets.borrow_mut().push(secret);
+                visitor.visit_str(text)
+            }
             _ => Err(Fault::new("expected a text; write it in quotes")),
         })
     }

@@ -44,3 +44,23 @@ fn only_a_secret_is_read_from_a_file() {
     let case = Case::new(&[("x.toml", "node_id_file = \"/etc/hostname\"\n")]);
     insta::assert_snapshot!(case.wrong::<Node>(&NODE, "x.toml"), @"x.toml:1: node_id_file: unknown key; only a secret can be given by a file");
 }
+
+#[test]
+fn a_secret_in_a_file_that_everyone_can_read_is_a_warning() {
+    let case = Case::new(&[("x.toml", "[redis]\npassword = \"a\"\n")]);
+    let warnings = |mode| {
+        std::fs::set_permissions(case.path("x.toml"), Permissions::from_mode(mode)).expect("mode set");
+        let loaded = case.load::<Node>(&NODE, "x.toml").expect("loaded");
+        loaded
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect::<String>()
+            .replace(case.folder.path().to_str().expect("text"), "")
+    };
+    assert_eq!(
+        warnings(0o644),
+        "/x.toml:2: redis.password: every user can read this secret; chmod 640 /x.toml, or use redis.password_file"
+    );
+    assert_eq!(warnings(0o640), "");
+}
