@@ -47,10 +47,17 @@ impl Secret {
     }
 }
 
-/// Of `secrets`, given as text by key and origin, those in a file that every user can read.
-pub(super) fn open_to_all(secrets: &[(String, Origin)]) -> Vec<Problem> {
+/// A secret that was given as text.
+pub(super) struct Inline {
+    /// Dotted.
+    pub(super) key: String,
+    pub(super) origin: Origin,
+}
+
+/// Those of `secrets` in a file that every user can read.
+pub(super) fn open_to_all(secrets: &[Inline]) -> Vec<Problem> {
     let mut open = Vec::new();
-    for (key, origin) in secrets {
+    for Inline { key, origin } in secrets {
         let Origin::File { path, .. } = origin else { continue };
         if std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0) {
             let what = format!("every user can read this secret; chmod 640 {}, or use {key}_file", path.display());

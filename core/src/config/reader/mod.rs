@@ -23,7 +23,7 @@ use self::{
 };
 use super::{
     error::{Origin, Problem},
-    secret,
+    secret::{self, Inline},
     value::{Node, Table, Value},
 };
 
@@ -38,12 +38,11 @@ const MOST_READINGS: usize = 500;
 struct Notes {
     /// Keys that no struct has.
     unknown: RefCell<Vec<Problem>>,
-    /// Where a secret was given as text: its key and origin.
-    secrets: RefCell<Vec<(String, Origin)>>,
+    secrets: RefCell<Vec<Inline>>,
 }
 
 /// Deserializes `root` and tells where secrets were given as text, or says everything that is wrong with it.
-pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<(T, Vec<(String, Origin)>), Vec<Problem>> {
+pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<(T, Vec<Inline>), Vec<Problem>> {
     let mut root = Cow::Borrowed(root);
     let mut wrong: Vec<Problem> = Vec::new();
     let mut told: Vec<Vec<String>> = Vec::new();
@@ -239,7 +238,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
                 Err(Fault::new("holds what `config show` prints for a secret; write the secret itself"))
             }
             Value::Text(text) | Value::Word(text) => {
-                let secret = (reader.trail.path().join("."), reader.node.origin.clone());
+                let secret = Inline { key: reader.trail.path().join("."), origin: reader.node.origin.clone() };
                 reader.notes.secrets.borrow_mut().push(secret);
                 visitor.visit_str(text)
             }
