@@ -150,7 +150,13 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let stopping = shutdown.clone();
     tokio::spawn(async move {
-        stopping.requested().await;
+        let mut alive = tokio::time::interval(std::time::Duration::from_secs(10));
+        loop {
+            tokio::select! {
+                _ = alive.tick() => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
+                _ = stopping.requested() => break,
+            }
+        }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     });
     run(settings, Deps { listener, catalog, keys, registry }, shutdown).await?;
