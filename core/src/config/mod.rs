@@ -67,7 +67,7 @@
 //!   `a b c`, `a,b,c` or `["a b", "c"]`.
 //! - Beside `/etc/longshore/puller.toml`, `/etc/longshore/conf.d/*.toml` is for every program configured in that folder,
 //!   and `/etc/longshore/puller.d/*.toml` for this one; each in the order of names. A seed file has neither.
-//! - A [`Secret`] `x` may be given as `x_file`.
+//! - A [`Secret`] `x` may be given as `x_file`; one that stands in a file that every user can read is a warning.
 //! - Paths are taken as written: a relative one is relative to the working directory, wherever it is written.
 
 mod arguments;
