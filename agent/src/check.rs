@@ -79,7 +79,7 @@ impl Findings {
 fn state_folder(settings: &Settings, findings: &mut Findings) {
     let probe = settings.state_dir.join("check");
     let written = durable::make_folder(&settings.state_dir).and_then(|()| durable::write(&probe, b"check"));
-    let finding = written.and_then(|()| durable::remove(&probe)).map_err(|error| error.to_string());
+    let finding = written.and_then(|()| durable::remove(&probe).map(drop)).map_err(|error| error.to_string());
     findings.add("state_dir", finding.map(|()| format!("{} can be written", settings.state_dir.display())));
 }
 

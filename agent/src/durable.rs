@@ -26,11 +26,6 @@ impl StateError {
     pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self { action, path: path.to_owned(), source }
     }
-
-    /// Whether the disk (or a quota) is full.
-    pub fn is_full_disk(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    }
 }
 
 /// Writes `value` as JSON to `path`, durably.
@@ -43,17 +38,32 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError>
     write(path, &bytes)
 }
 
+/// Writes `value` as JSON to `path`, whole or not at all, but without waiting for the disk: for what is only good to have.
+///
+/// # Errors
+/// As [`write_json`].
+pub fn write_json_unsynced(path: &Path, value: &impl Serialize) -> Result<(), StateError> {
+    let bytes =
+        serde_json::to_vec(value).map_err(|error| StateError::new("cannot encode", path, io::Error::other(error)))?;
+    replace(path, &bytes, |_| Ok(()))
+}
+
 /// Writes `bytes` to `path`, durably.
 ///
 /// # Errors
 /// As [`write_json`].
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    replace(path, bytes, File::sync_all)?;
+    sync_folder_of(path).map_err(|error| StateError::new("cannot sync the folder of", path, error))
+}
+
+fn replace(path: &Path, bytes: &[u8], sync: impl FnOnce(&File) -> io::Result<()>) -> Result<(), StateError> {
     let temporary = temporary(path);
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
-        file.sync_all()
+        sync(&file)
     });
-    let renamed = written.and_then(|()| fs::rename(&temporary, path)).and_then(|()| sync_folder_of(path));
+    let renamed = written.and_then(|()| fs::rename(&temporary, path));
     renamed.map_err(|error| {
         // A half-written temporary file would only take more of a full disk.
         let _ = fs::remove_file(&temporary);
@@ -76,14 +86,15 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateErr
     Ok(Some(value))
 }
 
-/// Removes a file that may be gone already.
+/// Removes a file that may be gone already; tells whether it was there.
 ///
 /// # Errors
 /// [`StateError`] for every other reason.
-pub fn remove(path: &Path) -> Result<(), StateError> {
+pub fn remove(path: &Path) -> Result<bool, StateError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StateError::new("cannot remove", path, error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StateError::new("cannot remove", path, error)),
     }
 }
 

@@ -96,7 +96,7 @@ pub fn finish(
 /// Writes the last result, for `status`.
 pub fn remember(folder: &InstanceFolder, section: Option<&str>, spooled: &Spooled) {
     let last = LastResult { section: section.map(str::to_owned), spooled: spooled.clone() };
-    tell(durable::write_json(&folder.last_result(), &last));
+    tell(durable::write_json_unsynced(&folder.last_result(), &last));
 }
 
 /// What is only good to have is told and not given up for.

@@ -19,6 +19,7 @@ use crate::{
     chain_state::ChainRecord,
     durable::{self, StateError},
     plan::Plan,
+    slot::Slot,
 };
 
 /// What a run is about to do.
@@ -190,7 +191,7 @@ impl InstanceFolder {
 
     /// Whether a run of this instance was begun and not finished.
     pub fn has_intent(&self) -> bool {
-        self.intent_path().exists()
+        !matches!(self.intent(), Ok(None))
     }
 
     /// The intent of a run that is not finished.
@@ -198,27 +199,24 @@ impl InstanceFolder {
     /// # Errors
     /// [`StateError`] when it cannot be read or understood.
     pub fn intent(&self) -> Result<Option<Intent>, StateError> {
-        durable::read_json(&self.intent_path())
+        self.intent_slot().read()
     }
 
-    /// Writes the intent, and returns the metadata that the file system gave it: its clock, now.
+    /// Writes the intent, and returns the metadata that the file system gave it: its clock, now. An intent before it is
+    /// finished, and its outcome of no more use.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn write_intent(&self, intent: &Intent) -> Result<fs::Metadata, StateError> {
-        let path = self.intent_path();
-        durable::write_json(&path, intent)?;
-        fs::metadata(&path).map_err(|error| StateError::new("cannot look at", &path, error))
+        self.intent_slot().write(intent)
     }
 
-    /// Ends the intent: its run is finished.
+    /// Ends the intent: its run is finished. What was recorded of its script names the job, and means nothing without it.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn remove_intent(&self) -> Result<(), StateError> {
-        durable::remove(&self.intent_path())?;
-        durable::remove(&self.process_path())?;
-        durable::remove(&self.outcome_path())
+        self.intent_slot().clear()
     }
 
     /// Moves an intent aside that cannot be understood.
@@ -226,9 +224,7 @@ impl InstanceFolder {
     /// # Errors
     /// [`StateError`].
     pub fn set_intent_aside(&self) -> Result<PathBuf, StateError> {
-        let aside = self.0.join("intent.damaged");
-        fs::rename(self.intent_path(), &aside).map_err(|error| StateError::new("cannot set aside", &aside, error))?;
-        Ok(aside)
+        self.intent_slot().set_aside()
     }
 
     /// The recorded end of `job`'s script.
@@ -236,7 +232,7 @@ impl InstanceFolder {
     /// # Errors
     /// [`StateError`].
     pub fn outcome(&self, job: JobId) -> Result<Option<Outcome>, StateError> {
-        let outcome: Option<Outcome> = durable::read_json(&self.outcome_path())?;
+        let outcome: Option<Outcome> = self.outcome_slot().read()?;
         Ok(outcome.filter(|outcome| outcome.job == job))
     }
 
@@ -245,7 +241,7 @@ impl InstanceFolder {
     /// # Errors
     /// [`StateError`].
     pub fn write_outcome(&self, outcome: &Outcome) -> Result<(), StateError> {
-        durable::write_json(&self.outcome_path(), outcome)
+        self.outcome_slot().write(outcome).map(drop)
     }
 
     /// The process of `job`'s script, when it was noted.
@@ -283,12 +279,12 @@ impl InstanceFolder {
         durable::write_json(&self.chain_path(), chain)
     }
 
-    fn intent_path(&self) -> PathBuf {
-        self.0.join("intent.json")
+    fn intent_slot(&self) -> Slot {
+        Slot::new(self.0.join("intent"))
     }
 
-    fn outcome_path(&self) -> PathBuf {
-        self.0.join("outcome.json")
+    fn outcome_slot(&self) -> Slot {
+        Slot::new(self.0.join("outcome"))
     }
 
     fn process_path(&self) -> PathBuf {

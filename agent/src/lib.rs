@@ -18,6 +18,7 @@ pub mod rsync_version;
 pub mod run;
 pub mod script;
 pub mod settings;
+pub mod slot;
 pub mod spool;
 pub mod status;
 pub mod submit;

@@ -147,15 +147,18 @@ impl Spool {
     /// # Errors
     /// [`StateError`] naming the file.
     pub fn forget(&self, ids: &[JobId]) -> Result<(), StateError> {
-        for id in ids {
-            durable::remove(&self.path(Half::Waiting, *id))?;
-            durable::remove(&self.path(Half::Sent, *id))?;
-        }
         for half in [Half::Waiting, Half::Sent] {
-            let path = self.folder(half);
-            fs::File::open(path)
-                .and_then(|folder| folder.sync_all())
-                .map_err(|error| StateError::new("cannot sync", path, error))?;
+            let mut removed = None;
+            for id in ids {
+                let path = self.path(half, *id);
+                if durable::remove(&path)? {
+                    removed = Some(path);
+                }
+            }
+            if let Some(path) = removed {
+                durable::sync_folder_of(&path)
+                    .map_err(|error| StateError::new("cannot sync", self.folder(half), error))?;
+            }
         }
         Ok(())
     }
