@@ -215,12 +215,13 @@ xpack.security.enabled: false
 cluster.routing.allocation.disk.threshold_enabled: false
 END
     if ((EUID == 0)); then chown -R 65534:65534 "$place"; fi
-    # Not waited for here: it takes some seconds, in which the rest starts.
+    # Not waited for here: it takes some seconds, in which the rest starts and the first backups are made. Compiling its
+    # code less thoroughly makes them fewer.
     (
         cd "$place"
         start elasticsearch "${as[@]}" env "ES_PATH_CONF=$place/config" "ES_TMPDIR=$place/tmp" "HOME=$place" \
             "ES_JAVA_HOME=${JAVA_HOME:-$(dirname "$(dirname "$(readlink -f "$(command -v java)")")")}" \
-            "ES_JAVA_OPTS=-Xms512m -Xmx512m" "$home/bin/elasticsearch"
+            "ES_JAVA_OPTS=-Xms512m -Xmx512m -XX:TieredStopAtLevel=1" "$home/bin/elasticsearch"
     )
 }
 
@@ -353,9 +354,7 @@ END
 
 start_longshore() {
     local node
-    if [[ $with_elasticsearch == yes ]]; then ready elasticsearch http_ok "$elasticsearch_port" /_cluster/health; fi
     start indexer "$programs/longshore-indexer" run -c "$config/indexer.toml"
-    ready indexer http_ok "$indexer_status_port" /healthz
     start dashboard "$programs/longshore-dashboard" run -c "$config/dashboard.toml"
     ready dashboard http_ok "$dashboard_port" /healthz
     for node in 1 2; do
@@ -364,6 +363,12 @@ start_longshore() {
     for node in 1 2; do
         ready "puller-$node" http_ok "${puller_status_port[node]}" /healthz
     done
+}
+
+# The indexer waits for its catalog, and the reports wait for the indexer.
+catalog_ready() {
+    if [[ $with_elasticsearch == yes ]]; then ready elasticsearch http_ok "$elasticsearch_port" /_cluster/health; fi
+    ready indexer http_ok "$indexer_status_port" /healthz
 }
 
 agent() {
@@ -375,12 +380,12 @@ longshore() {
     LONGSHORE_SERVER=http://127.0.0.1:$dashboard_port LONGSHORE_TOKEN=$(<"$dir/dashboard/token") "$programs/longshore" "$@"
 }
 
-# How many stored backups the catalog has.
-stored_count() {
+# stored_since MILLISECONDS: how many stored backups the catalog has that were made since.
+stored_since() {
     local body
     exec 7<>"/dev/tcp/127.0.0.1/$dashboard_port" || return 1
-    printf 'GET /api/v1/statistics?outcome=stored HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %s\r\n\r\n' \
-        "$(<"$dir/dashboard/token")" >&7
+    printf 'GET /api/v1/statistics?outcome=stored&made_from=%s HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %s\r\n\r\n' \
+        "$1" "$(<"$dir/dashboard/token")" >&7
     body=$(cat <&7)
     exec 7>&-
     # The last count is that of all together.
@@ -388,4 +393,5 @@ stored_count() {
     [[ ${body%%,*} =~ ^[0-9]+$ ]] && echo "${body%%,*}"
 }
 
-stored_at_least() { (($(stored_count) >= $1)); }
+# all_stored MILLISECONDS COUNT
+all_stored() { (($(stored_since "$1") >= $2)); }
