@@ -1,2 +1,17 @@
-//! main
-fn main() {}
+//! `longshore`: what operators ask of a cluster, and how they get a backup back. It speaks to longshore-dashboard, and for
+//! the files of a restore to the nodes.
+
+use longshore_cli::{Arguments, perform};
+use longshore_core::startup;
+
+fn main() -> std::process::ExitCode {
+    let arguments: Arguments = startup::arguments();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("longshore: can't start: {error}");
+            return longshore_core::exit::Exit::Bug.code().into();
+        }
+    };
+    runtime.block_on(perform(arguments)).code().into()
+}

@@ -1,0 +1,65 @@
+//! One file a command: ask, then show. With `--json` the server's answer goes out as it came.
+
+mod backups;
+mod instances;
+mod nodes;
+mod queue;
+mod registry;
+mod report;
+mod status;
+
+use clap::CommandFactory as _;
+use longshore_core::exit::Exit;
+
+use crate::{
+    arguments::{Arguments, BackupsCommand, BackupsList, Command, InstancesCommand, InstancesList, QueueCommand},
+    client::Client,
+    connection,
+    failure::Failure,
+    restore,
+};
+
+/// What every command is given.
+pub(crate) struct Context {
+    /// The dashboard.
+    pub(crate) client: Client,
+    /// Whether a program reads.
+    pub(crate) json: bool,
+    /// Of the configuration, for `report queue`.
+    pub(crate) redis: longshore_core::config::RedisConfig,
+}
+
+/// Performs the command.
+pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    if let Command::Completions { shell } = arguments.command {
+        clap_complete::generate(shell, &mut Arguments::command(), "longshore", &mut std::io::stdout());
+        return Ok(Exit::Done);
+    }
+    let (settings, token) = connection::resolve(&arguments.connection)?;
+    let client = Client::new(&settings.server, token)?;
+    let context = Context { client, json: arguments.connection.json, redis: settings.redis };
+    match arguments.command {
+        Command::Status => status::run(&context).await,
+        Command::Backups { command } => match command.unwrap_or_else(|| BackupsCommand::List(BackupsList::default())) {
+            BackupsCommand::List(list) => backups::list(&context, list).await,
+            BackupsCommand::Show { id } => backups::show(&context, &id).await,
+        },
+        Command::Instances { command } => {
+            match command.unwrap_or_else(|| InstancesCommand::List(InstancesList::default())) {
+                InstancesCommand::List(list) => instances::list(&context, list).await,
+                InstancesCommand::Show { instance } => instances::show(&context, &instance).await,
+                InstancesCommand::Add(add) => instances::add(&context, add).await,
+                InstancesCommand::Remove { instance } => instances::remove(&context, &instance).await,
+            }
+        }
+        Command::Nodes => nodes::run(&context).await,
+        Command::Queue { command } => match command.unwrap_or(QueueCommand::List) {
+            QueueCommand::List => queue::list(&context).await,
+            QueueCommand::Dead { cluster, limit } => queue::dead(&context, cluster, limit).await,
+        },
+        Command::Registry { command } => registry::run(&context, command).await,
+        Command::Restore { command } => restore::run(&context, command).await,
+        Command::Report { command } => report::run(&context, command).await,
+        Command::Completions { .. } => Ok(Exit::Done),
+    }
+}

@@ -1,0 +1,52 @@
+//! What people read: tables, sizes, ages, local times. JSON goes out as the server gave it.
+
+pub mod table;
+pub mod text;
+
+use std::io::Write as _;
+
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// Prints `value` for programs.
+pub(crate) fn json(value: &Value) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string());
+    lines(&text)
+}
+
+/// Prints text, with a newline where it has none.
+pub(crate) fn lines(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.is_empty() && !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Prints a table as wide as the terminal; where there is none, nothing is cut unless COLUMNS says how wide.
+pub(crate) fn table(table: &table::Table) -> Result<(), Failure> {
+    lines(&table.render(width()))
+}
+
+fn width() -> Option<usize> {
+    let term = console::Term::stdout();
+    if term.is_term() {
+        return Some(usize::from(term.size().1));
+    }
+    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|columns| *columns >= 20)
+}
+
+/// Prints names and values, one a line. What a host wrote may have several lines; control characters are not passed on.
+pub(crate) fn fields(fields: &[(&str, String)]) -> Result<(), Failure> {
+    let widest = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let clean = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    let mut text = String::new();
+    for (name, value) in fields {
+        let value: String = value.chars().map(clean).collect();
+        let value = value.replace('\n', &format!("\n{:widest$}  ", ""));
+        text.push_str(&format!("{name:widest$}  {value}\n"));
+    }
+    lines(&text)
+}
