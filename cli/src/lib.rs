@@ -15,7 +15,7 @@ use self::failure::Failure;
 
 /// Does what the arguments say and tells the user of an error, once, on standard error.
 pub async fn perform(arguments: Arguments) -> Exit {
-    match commands::run(arguments).await {
+    match Box::pin(commands::run(arguments)).await {
         Ok(exit) => exit,
         Err(Failure { exit: Exit::Done, .. }) => Exit::Done,
         Err(failure) => {

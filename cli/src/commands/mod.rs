@@ -58,7 +58,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             QueueCommand::Dead { cluster, limit } => queue::dead(&context, cluster, limit).await,
         },
         Command::Registry { command } => registry::run(&context, command).await,
-        Command::Restore { command } => restore::run(&context, command).await,
+        Command::Restore { command } => Box::pin(restore::run(&context, command)).await,
         Command::Report { command } => report::run(&context, command).await,
         Command::Completions { .. } => Ok(Exit::Done),
     }
