@@ -66,7 +66,7 @@ impl Queue {
             ready: number(&row, 1).unwrap_or(0),
             delayed: number(&row, 2).unwrap_or(0),
             leased: number(&row, 3).unwrap_or(0),
-            bytes: number(&row, 4).unwrap_or(u64::MAX),
+            bytes: number(&row, 4).unwrap_or(0),
             oldest_admitted_at: number(&row, 5).map(millis),
         };
         Ok(queues.iter().zip(rows).map(depth).collect())

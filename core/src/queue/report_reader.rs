@@ -241,8 +241,10 @@ impl ReportReader {
     }
 }
 
+type Fields = Vec<(String, Vec<u8>)>;
+
 /// An entry's id, and its fields unless it was deleted.
-fn id_and_fields(entry: Value) -> Option<(String, Option<Vec<(String, Vec<u8>)>>)> {
+fn id_and_fields(entry: Value) -> Option<(String, Option<Fields>)> {
     let Value::Array(parts) = entry else { return None };
     let mut parts = parts.into_iter();
     let id = redis::from_redis_value(parts.next()?).ok()?;
@@ -254,7 +256,7 @@ fn last_id(found: &Value) -> Option<String> {
     id_and_fields(found.last()?.clone()).map(|(id, _)| id)
 }
 
-fn body(fields: Vec<(String, Vec<u8>)>) -> StreamBody {
+fn body(fields: Fields) -> StreamBody {
     let (mut kind, mut bytes) = (Vec::new(), Vec::new());
     for (name, value) in fields {
         match name.as_str() {

@@ -32,7 +32,7 @@ impl Cluster {
     pub(crate) async fn admit(&self, jobs: &[Job]) {
         for job in jobs {
             self.queue.offer(job).await.unwrap();
-            assert_eq!(self.queue.admit(&[job.queue.clone()], 1).await.unwrap().jobs, 1);
+            assert_eq!(self.queue.admit(std::slice::from_ref(&job.queue), 1).await.unwrap().jobs, 1);
         }
     }
 

@@ -55,11 +55,11 @@ async fn a_job_that_fits_is_found_behind_thousands_of_its_class_that_do_not() {
     }
     cluster.queue.offer(&job("level1", "host39", 1030)).await.unwrap();
     assert_eq!(cluster.queue.admit(&names(&["level1"]), 5000).await.unwrap().jobs, 2001);
-    // Beyond the oldest few, hosts and jobs are looked at at random, so a few asks may be needed: 8 of 40 hosts, 32 of 51 jobs.
+    // Beyond the oldest few, hosts and jobs are looked at at random, so a few asks may be needed: 6 of 40 hosts, 16 of 51 jobs.
     let mut asks = 0;
     let lease = loop {
         asks += 1;
-        assert!(asks < 200, "not found in {asks} asks");
+        assert!(asks < 500, "not found in {asks} asks");
         if let longshore_core::queue::Claimed::Job(lease) = cluster.claim("1", &["level1"], 1100).await {
             break lease;
         }

@@ -23,7 +23,7 @@ local MOST_PROMOTED = 8
 local MOST_LIFTED = 24
 -- In the class of the room itself some sizes fit and some don't: so many of the oldest hosts, and as many at random, are
 -- looked at, and of each so many jobs. What fits is found sooner or later, whatever stands before it.
-local BOUNDARY_HOSTS, BOUNDARY_JOBS = 8, 32
+local BOUNDARY_HOSTS, BOUNDARY_JOBS = 6, 16
 
 local function answer(id, revision, attempts, expires, admitted)
   return {'job', id, call('GET', body_key(id)), revision, attempts, expires, admitted}
@@ -48,7 +48,7 @@ local function promote()
     if job[1] then
       call('HSET', job_key(id), 'state', 'ready')
       call('HINCRBY', depth_key(job[1]), 'delayed', -1)
-      call('HINCRBYFLOAT', depth_key(job[1]), 'bytes', '-' .. job[4])
+      count_bytes(job[1], '-', job[4])
       add_ready(id, job[1], job[2], job[3], job[4], job[5])
     end
   end

@@ -28,6 +28,11 @@ local function lifted_key(host) return P .. 'lifted:' .. host end
 local function claims_key(node) return P .. 'claims:' .. node end
 local ACTIVE, LEASES, DELAYED, DEAD = P .. 'active', P .. 'leases', P .. 'delayed', P .. 'dead'
 
+-- Bytes that wait. A size beyond all reason must not stop a transition, so an overflow here is let go.
+local function count_bytes(queue, sign, size)
+  redis.pcall('HINCRBY', depth_key(queue), 'bytes', sign .. size)
+end
+
 -- The class's oldest head, or its absence, becomes known to its queue.
 local function refresh_class(queue, class)
   local head = call('ZRANGE', heads_key(queue, class), 0, 0, 'WITHSCORES')
@@ -50,7 +55,7 @@ local function add_ready(id, queue, class, host, size, admitted)
     show_lane(queue, class, host, admitted)
   end
   call('HINCRBY', depth_key(queue), 'ready', 1)
-  call('HINCRBYFLOAT', depth_key(queue), 'bytes', size)
+  count_bytes(queue, '', size)
 end
 
 -- Takes a member out of a lane whose host is not lifted there.
@@ -65,7 +70,7 @@ local function take_ready(queue, class, host, member, size)
   end
   refresh_class(queue, class)
   call('HINCRBY', depth_key(queue), 'ready', -1)
-  call('HINCRBYFLOAT', depth_key(queue), 'bytes', '-' .. size)
+  count_bytes(queue, '-', size)
 end
 
 local function lift(queue, class, host)

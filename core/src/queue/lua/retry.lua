@@ -15,5 +15,5 @@ call('HSET', job_key(job.id), 'state', 'delayed', 'code', ARGV[5], 'text', ARGV[
 call('HDEL', job_key(job.id), 'committed')
 call('ZADD', DELAYED, digits(now_micros() + tonumber(ARGV[4])), job.id)
 call('HINCRBY', depth_key(job.queue), 'delayed', 1)
-call('HINCRBYFLOAT', depth_key(job.queue), 'bytes', job.size)
+count_bytes(job.queue, '', job.size)
 return 1
