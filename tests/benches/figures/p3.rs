@@ -1,0 +1,180 @@
+//! P3: what a claim costs. The queue's own claims by 50 nodes over 3 levels and 500 hosts, sizes from 1 KiB to 1 GiB, against
+//! raw `EVALSHA` of RPOP and ZADD by as many tasks over the same kind of connection to the same Redis.
+//!
+//! `LONGSHORE_P3_JOBS` is how many wait (1,000,000 unless told); they take about 2 KB each here and a minute to push.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use longshore_core::{
+    Job, JobId, NodeId, QueueName, ServerId,
+    config::RedisConfig,
+    queue::{ClaimRequest, Claimed, Idle, Queue},
+    redis_link::RedisLink,
+};
+use longshore_tests::Redis;
+
+use crate::{line, median};
+
+const LEVELS: [&str; 3] = ["level1", "level2", "level3"];
+const NODES: usize = 50;
+const HOSTS: u64 = 500;
+const FEW: u64 = 1_000;
+/// Claims of one round; rounds of ours and of the reference take turns.
+const CLAIMS: usize = 5_000;
+const ROUNDS: usize = 5;
+const MISSES: usize = 200;
+/// Smaller than every job, and in the class of the smallest: the costliest way to find nothing.
+const TOO_SMALL: u64 = 1024;
+
+pub(crate) fn measure() -> anyhow::Result<()> {
+    let jobs = match std::env::var("LONGSHORE_P3_JOBS") {
+        Ok(text) => text.parse().context("LONGSHORE_P3_JOBS")?,
+        Err(_) => 1_000_000,
+    };
+    tokio::runtime::Runtime::new()?.block_on(measured(jobs))
+}
+
+async fn measured(many: u64) -> anyhow::Result<()> {
+    let (redis_few, redis_many) = (Redis::start(), Redis::start());
+    let (few, queue) = (queue_at(&redis_few), queue_at(&redis_many));
+    let levels = LEVELS.map(|name| QueueName::new(name).expect("a queue's name"));
+    fill(&queue, &levels, many).await?;
+
+    let (mut ours, mut raw, mut at_many, mut at_few) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        reset(&queue).await?;
+        ours.push(claims_per_second(&queue, &levels, CLAIMS).await?);
+        at_many.push(server_micros(&queue).await?);
+        raw.push(raw_per_second(&queue, CLAIMS).await?);
+        fill(&few, &levels, FEW).await?;
+        reset(&few).await?;
+        claims_per_second(&few, &levels, FEW as usize / 2).await?;
+        at_few.push(server_micros(&few).await?);
+        drain(&few, &levels).await?;
+    }
+    let (ours, raw) = (median(ours), median(raw));
+    line("P3.rate", "claims per second", ours / raw, ours, raw, "1/s", ">=0.2");
+    let (at_many, at_few) = (median(at_many), median(at_few));
+    line("P3.flat", "microseconds of Redis for a claim", at_many / at_few, at_many, at_few, "us", "<=1.2");
+    let miss = misses(&queue, &levels).await?;
+    line("P3.miss", "milliseconds of Redis to find that nothing fits", miss, miss, 1.0, "ms", "<=1");
+    let used: String = queue.link().query(redis::cmd("INFO").arg("memory")).await?;
+    eprintln!("{many} jobs: {}", used.lines().find(|line| line.starts_with("used_memory_human")).unwrap_or_default());
+    Ok(())
+}
+
+fn queue_at(redis: &Redis) -> Queue {
+    Queue::new(RedisLink::new(&RedisConfig { address: redis.address(), ..RedisConfig::default() }))
+}
+
+/// Pushes and admits so many jobs, spread over levels, hosts and sizes.
+async fn fill(queue: &Queue, levels: &[QueueName], jobs: u64) -> anyhow::Result<()> {
+    let mut job: Job = serde_json::from_str(include_str!("../../../core/fixtures/job-v1.json"))?;
+    let started = Instant::now();
+    let mut made = 0;
+    while made < jobs {
+        let mut pipe = redis::pipe();
+        for n in made..jobs.min(made + 1_000) {
+            // A multiplicative walk: no two neighbours are alike, and every run makes the same.
+            let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+            job.id = JobId::fresh();
+            job.server_id = ServerId::new(format!("host{}", mixed % HOSTS))?;
+            let octave = (mixed / HOSTS) % 20;
+            if let Some(content) = &mut job.content {
+                content.size_bytes = TOO_SMALL + 1 + ((1 << (10 + octave)) - TOO_SMALL) + mixed % (1 << (10 + octave));
+            }
+            let level = &levels[(n % levels.len() as u64) as usize];
+            pipe.cmd("LPUSH").arg(level.as_str()).arg(serde_json::to_vec(&job)?).ignore();
+        }
+        queue.link().pipe::<()>(&pipe).await?;
+        queue.admit(levels, 1_000).await?;
+        made += 1_000;
+    }
+    if jobs > FEW {
+        let seconds = started.elapsed().as_secs_f64();
+        eprintln!("pushed and admitted {jobs} jobs in {seconds:.1} s ({:.0}/s)", jobs as f64 / seconds);
+    }
+    Ok(())
+}
+
+async fn claims_per_second(queue: &Queue, levels: &[QueueName], claims: usize) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    let mut nodes = Vec::new();
+    for node in 0..NODES {
+        let (queue, levels) = (queue.clone(), levels.to_vec());
+        nodes.push(tokio::spawn(async move {
+            let node_id = NodeId::new(format!("node{node}"))?;
+            for _ in 0..claims / NODES {
+                let claimed = queue.claim(&request(&node_id, &levels, u64::MAX)).await?;
+                ensure!(matches!(claimed, Claimed::Job(_)), "nothing left to claim");
+            }
+            Ok(())
+        }));
+    }
+    for node in nodes {
+        node.await??;
+    }
+    Ok((claims / NODES * NODES) as f64 / started.elapsed().as_secs_f64())
+}
+
+async fn raw_per_second(queue: &Queue, calls: usize) -> anyhow::Result<f64> {
+    let mut pipe = redis::pipe();
+    for n in 0..calls {
+        pipe.cmd("LPUSH").arg("raw").arg(n).ignore();
+    }
+    queue.link().pipe::<()>(&pipe).await?;
+    let script = "local id = redis.call('RPOP', KEYS[1]); redis.call('ZADD', KEYS[2], ARGV[1], id); return id";
+    let started = Instant::now();
+    let mut tasks = Vec::new();
+    for _ in 0..NODES {
+        let link = queue.link().clone();
+        tasks.push(tokio::spawn(async move {
+            let script = redis::Script::new(script);
+            for n in 0..calls / NODES {
+                let _id: String = link.run(script.key("raw").key("raw_leases").arg(n)).await?;
+            }
+            anyhow::Ok(())
+        }));
+    }
+    for task in tasks {
+        task.await??;
+    }
+    let rate = (calls / NODES * NODES) as f64 / started.elapsed().as_secs_f64();
+    queue.link().query::<()>(redis::cmd("DEL").arg(&["raw", "raw_leases"])).await?;
+    Ok(rate)
+}
+
+async fn misses(queue: &Queue, levels: &[QueueName]) -> anyhow::Result<f64> {
+    let node_id = NodeId::new("small")?;
+    reset(queue).await?;
+    for _ in 0..MISSES {
+        let claimed = queue.claim(&request(&node_id, levels, TOO_SMALL)).await?;
+        ensure!(claimed == Claimed::Nothing(Idle::NoRoom), "something fitted");
+    }
+    Ok(server_micros(queue).await? / 1000.0)
+}
+
+/// Everything claimed and waiting is thrown away.
+async fn drain(queue: &Queue, levels: &[QueueName]) -> anyhow::Result<()> {
+    queue.link().query::<()>(redis::cmd("FLUSHALL").arg("SYNC")).await?;
+    ensure!(queue.depths(levels).await?.iter().all(|depth| depth.ready == 0), "not empty");
+    Ok(())
+}
+
+fn request<'a>(node_id: &'a NodeId, queues: &'a [QueueName], room_bytes: u64) -> ClaimRequest<'a> {
+    let request_id = uuid::Uuid::now_v7();
+    ClaimRequest { node_id, request_id, queues, room_bytes, lease: Duration::from_secs(3600), host_limit: u32::MAX }
+}
+
+async fn reset(queue: &Queue) -> anyhow::Result<()> {
+    Ok(queue.link().query(redis::cmd("CONFIG").arg("RESETSTAT")).await?)
+}
+
+/// What one script took on the server, on average since the last reset.
+async fn server_micros(queue: &Queue) -> anyhow::Result<f64> {
+    let stats: String = queue.link().query(redis::cmd("INFO").arg("commandstats")).await?;
+    let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).context("no script was run")?;
+    let micros = line.split("usec_per_call=").nth(1).and_then(|rest| rest.split(',').next());
+    micros.and_then(|text| text.parse().ok()).context("no usec_per_call")
+}
