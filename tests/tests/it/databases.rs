@@ -23,7 +23,7 @@ fn wait_for_backups(cluster: &Cluster, instance: &str, count: usize) {
     wait_until_blocking(&format!("{instance} has {count} stored backups"), Duration::from_secs(60), || {
         let found = cluster.json(&["backups", "list", instance]);
         let stored = |entry: &&serde_json::Value| entry["outcome"] == "stored";
-        found["backups"].as_array().is_some_and(|entries| entries.iter().filter(stored).count() >= count)
+        found["items"].as_array().is_some_and(|entries| entries.iter().filter(stored).count() >= count)
     });
 }
 

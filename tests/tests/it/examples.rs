@@ -72,6 +72,16 @@ fn every_line_of_an_example_that_is_commented_out_is_read_when_it_is_not() {
     }
 }
 
+#[test]
+fn the_command_line_reads_its_example() {
+    let example = deploy("examples/cli.toml");
+    let nobody_there = format!("server=http://127.0.0.1:{}", longshore_tests::free_port());
+    let mut command = Command::new(binary("longshore"));
+    let output = command.args(["status", "--set", &nobody_there, "-c"]).arg(example).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(69), "it was read, and nobody answers at its address: {errors}");
+}
+
 fn is_key(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|character| character.is_ascii_lowercase() || character == '_')
 }

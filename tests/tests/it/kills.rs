@@ -59,8 +59,9 @@ fn the_kill_tests_know_every_step() {
             }
         }
     }
-    // The wrapper's borders are inside the agent's own tests: a script whose wrapper dies has not ended for us yet.
-    found.retain(|name| !name.starts_with("wrapper."));
+    // The wrapper's borders are inside the agent's own tests: a script whose wrapper dies has not ended for us yet. A report is
+    // set aside only when a catalog refuses it: the indexer's own tests make one do so.
+    found.retain(|name| !name.starts_with("wrapper.") && name != "indexer.set_aside");
     let known = [AGENT_STEPS, PULLER_STEPS, INDEXER_STEPS].concat().into_iter().map(str::to_owned).collect();
     assert_eq!(found, known);
 }
