@@ -150,15 +150,15 @@ pub struct BackupsList {
     /// Made before
     #[arg(long, value_name = "TIME")]
     pub until: Option<At>,
-    /// made_at, stored_at or size_bytes
-    #[arg(long, value_name = "COLUMN", default_value = "made_at")]
-    pub sort: String,
+    /// made_at (when left out), stored_at or size_bytes
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
     /// The smallest or oldest first
     #[arg(long)]
     pub ascending: bool,
-    /// At most this many
-    #[arg(long, value_name = "COUNT", default_value_t = 50)]
-    pub limit: u32,
+    /// At most this many; 50 when left out
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<u32>,
 }
 
 /// `longshore instances`.

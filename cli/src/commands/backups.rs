@@ -83,19 +83,20 @@ pub(super) async fn list(context: &Context, list: BackupsList) -> Result<Exit, F
     add("text", list.text);
     add("made_from", list.since.map(|at| at.0.0.to_string()));
     add("made_until", list.until.map(|at| at.0.0.to_string()));
-    add("sort", Some(list.sort));
+    add("sort", list.sort);
     add("order", list.ascending.then(|| "ascending".to_owned()));
+    let limit = list.limit.unwrap_or(50);
     let mut items: Vec<Value> = Vec::new();
     let mut cursor: Option<String> = None;
     let more = loop {
-        let left = list.limit.saturating_sub(items.len() as u32);
+        let left = limit.saturating_sub(items.len() as u32);
         let mut query = query.clone();
         query.push(("limit", left.clamp(1, PAGE).to_string()));
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
         let mut page = context.client.get(&["api", "v1", "backups"], &query).await?;
         items.extend(page["items"].as_array_mut().map(std::mem::take).unwrap_or_default());
         cursor = page["next"].as_str().map(str::to_owned);
-        if cursor.is_none() || items.len() as u32 >= list.limit {
+        if cursor.is_none() || items.len() as u32 >= limit {
             break cursor;
         }
     };
@@ -114,7 +115,7 @@ pub(super) async fn list(context: &Context, list: BackupsList) -> Result<Exit, F
         .column("CHAIN", Room::Needed)
         .number("SIZE", Room::Needed)
         .column(format!("MADE ({})", text::zone()), Room::Needed)
-        .column("NAME OR REASON", Room::Cut)
+        .column("NAME OR REASON", Room::Middle)
         .column("NODE", Room::Spare)
         .column("ID", Room::Spare);
     for backup in backups {

@@ -102,7 +102,7 @@ impl Plan {
         ])?;
         let mut table = Table::new()
             .number("#", Room::Needed)
-            .column("NAME", Room::Cut)
+            .column("NAME", Room::Middle)
             .column("POSITION", Room::Needed)
             .number("SIZE", Room::Needed)
             .column(format!("MADE ({})", text::zone()), Room::Needed)

@@ -12,10 +12,18 @@ const GAP: &str = "  ";
 pub enum Room {
     /// Always shown whole.
     Needed,
-    /// Cut where it must be.
+    /// Cut at its end where it must be.
     Cut,
+    /// Cut in its middle where it must be: names of files differ at their ends.
+    Middle,
     /// Left out where it must be.
     Spare,
+}
+
+impl Room {
+    fn can_be_cut(self) -> bool {
+        matches!(self, Self::Cut | Self::Middle)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -132,13 +140,15 @@ impl Table {
 
     /// Which columns are shown; those cut have their new width.
     fn fit(&self, widths: &mut [usize], width: usize) -> Vec<usize> {
-        let mut shown: Vec<usize> = (0..widths.len()).collect();
+        let is_empty = |at: usize| self.rows.iter().all(|row| row.get(at).is_none_or(|cell| cell.text.is_empty()));
+        let mut shown: Vec<usize> =
+            (0..widths.len()).filter(|at| self.columns[*at].room == Room::Needed || !is_empty(*at)).collect();
         let total = |shown: &[usize], widths: &[usize]| {
             shown.iter().map(|at| widths[*at]).sum::<usize>() + GAP.len() * shown.len().saturating_sub(1)
         };
         // What can be won by cutting, down to a third of what is there: better to cut a little than to leave out.
         let winnable = |shown: &[usize], widths: &[usize]| {
-            let cut = shown.iter().filter(|at| self.columns[**at].room == Room::Cut);
+            let cut = shown.iter().filter(|at| self.columns[**at].room.can_be_cut());
             cut.map(|at| widths[*at] - widths[*at].min(LEAST_WIDTH.max(widths[*at] / 3))).sum::<usize>()
         };
         while total(&shown, widths) > width + winnable(&shown, widths) {
@@ -148,7 +158,7 @@ impl Table {
         while total(&shown, widths) > width {
             let widest = shown
                 .iter()
-                .filter(|at| self.columns[**at].room == Room::Cut && widths[**at] > LEAST_WIDTH)
+                .filter(|at| self.columns[**at].room.can_be_cut() && widths[**at] > LEAST_WIDTH)
                 .max_by_key(|at| widths[**at]);
             let Some(widest) = widest else { break };
             widths[*widest] -= 1;
@@ -161,7 +171,11 @@ impl Table {
         let mut line = String::new();
         for (place, at) in shown.iter().enumerate() {
             let cell = cells.get(*at).unwrap_or(&empty);
-            let cut = truncate_str(&cell.text, widths[*at], "…");
+            let cut = match self.columns[*at].room {
+                // Sentences are cut at their end.
+                Room::Middle if !cell.text.contains(' ') => middle(&cell.text, widths[*at]),
+                _ => truncate_str(&cell.text, widths[*at], "…").into_owned(),
+            };
             let side = if self.columns[*at].right { Alignment::Right } else { Alignment::Left };
             let padded = pad_str(&cut, widths[*at], side, None);
             if place > 0 {
@@ -179,6 +193,24 @@ impl Table {
         text.push_str(line.trim_end());
         text.push('\n');
     }
+}
+
+/// `text` in at most `width` columns, its beginning and its end kept.
+fn middle(text: &str, width: usize) -> String {
+    if measure_text_width(text) <= width {
+        return text.to_owned();
+    }
+    let room = width.saturating_sub(1);
+    let beginning = truncate_str(text, room / 2, "").into_owned();
+    let left = room - measure_text_width(&beginning);
+    let mut end = text.len();
+    for (at, _) in text.char_indices().rev() {
+        if measure_text_width(&text[at..]) > left {
+            break;
+        }
+        end = at;
+    }
+    format!("{beginning}…{}", &text[end..])
 }
 
 #[cfg(test)]
@@ -220,6 +252,16 @@ mod tests {
         assert!(table().render(Some(80)).contains('…'));
         assert!(!table().render(None).contains('…'));
         assert!(!table().render(Some(45)).contains("NODE"));
+    }
+
+    #[test]
+    fn names_are_cut_in_the_middle_and_never_too_wide() {
+        assert_eq!(middle("full-20261120.xb", 20), "full-20261120.xb");
+        assert_eq!(middle("site.20261121.002-increment.tar", 15), "site.20…ent.tar");
+        for width in 1..20 {
+            let cut = middle("备份文件名称很长的一个文件.tar", width);
+            assert!(measure_text_width(&cut) <= width.max(1), "{width}: {cut}");
+        }
     }
 
     #[test]
