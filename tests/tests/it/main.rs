@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod databases;
+mod evidence;
 mod examples;
+mod hostile;
+mod kills;
 mod quickstart;
 mod scripts;
