@@ -8,3 +8,4 @@ mod hostile;
 mod kills;
 mod quickstart;
 mod scripts;
+mod seed_files;
