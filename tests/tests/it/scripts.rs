@@ -253,6 +253,31 @@ fn a_mariadb_full_and_its_increments_are_restored_with_equal_checksums() {
 }
 
 #[test]
+fn a_mariadb_that_was_replaced_or_set_back_gets_a_new_full() {
+    let server = MariaDb::start();
+    server.sql("create database shop; use shop; create table a (t text) engine=innodb");
+    server.sql("use shop; insert into a select repeat('x', 3000) from seq_1_to_2000");
+    let option = |server: &MariaDb| PathBuf::from(format!("--defaults-file={}", server.defaults_file().display()));
+    let instance = Instance::new("mysql", "3306").with_last_all_log();
+    instance.good("mysql-backup", &[&option(&server)]);
+    instance.good("mysql-backup", &[&option(&server)]);
+
+    // Another server under the same name, whose log is not as far.
+    let replaced = MariaDb::start();
+    let text = instance.wrong("mysql-backup", &[&option(&replaced)]);
+    assert!(!text.is_empty());
+    assert_eq!(instance.kept().len(), 2, "the chain that was whole is still there");
+    for _ in 0..2 {
+        let (output, log) = instance.backup("mysql-backup", &[&option(&replaced)]);
+        if output.status.success() {
+            assert!(log.lines[0].contains("-full"), "{log:?}");
+            return;
+        }
+    }
+    panic!("the runs after it made no full: {:?}", instance.log());
+}
+
+#[test]
 fn a_postgresql_dump_is_restored_with_roles_and_odd_database_names() {
     let server = Postgres::start();
     server.sql("postgres", "create role shopkeeper login password 'x'");
