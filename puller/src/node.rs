@@ -66,6 +66,7 @@ struct State {
     last_error: Option<String>,
     disk: Disk,
     rests_until: Option<Instant>,
+    ends: bool,
 }
 
 #[derive(Debug, Default)]
@@ -173,6 +174,8 @@ impl Node {
             return;
         }
         match (&state.paused, &why) {
+            // The end is told by whoever asked for it.
+            (_, Some(_)) if state.ends => {}
             (_, Some(why)) => tracing::warn!(%why, "paused"),
             (Some(before), None) => tracing::info!(%before, "claiming again"),
             (None, None) => {}
@@ -183,9 +186,10 @@ impl Node {
         self.changed.notify_one();
     }
 
-    /// Why nothing is claimed now.
-    pub fn why_paused(&self) -> Option<String> {
-        locked(&self.state).paused.clone()
+    /// Says in the heartbeat that the puller ends, or has ended.
+    pub fn ends(&self, how: &str) {
+        locked(&self.state).ends = true;
+        self.paused(Some(how.to_owned()));
     }
 
     /// The last error, for people who look at the node.

@@ -135,7 +135,7 @@ async fn drain(node: &Arc<Node>, workers: TaskTracker, ending: &CancellationToke
     if !workers.is_empty() {
         let drain = node.settings.drain.duration();
         tracing::info!(transfers = workers.len(), within = ?drain, "waiting for transfers to finish");
-        node.paused(Some("stopping".to_owned()));
+        node.ends("stopping");
         if tokio::time::timeout(drain, workers.wait()).await.is_err() {
             tracing::info!(transfers = workers.len(), "giving transfers back");
         }
@@ -249,7 +249,7 @@ async fn beat(node: Arc<Node>, end: CancellationToken) {
             }
         }
     }
-    node.paused(Some("stopped".to_owned()));
+    node.ends("stopped");
     let _ = tokio::time::timeout(Duration::from_secs(2), node.queue.beat(&node.beat())).await;
 }
 

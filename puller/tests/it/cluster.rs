@@ -18,31 +18,31 @@ use longshore_tests::{Process, Redis, Rsyncd, free_port, wait_until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-pub struct Cluster {
-    pub redis: Redis,
-    pub host: Rsyncd,
-    pub source: TempDir,
-    pub folder: TempDir,
-    pub queue: Queue,
+pub(crate) struct Cluster {
+    pub(crate) redis: Redis,
+    pub(crate) host: Rsyncd,
+    pub(crate) source: TempDir,
+    pub(crate) folder: TempDir,
+    pub(crate) queue: Queue,
 }
 
-pub struct Puller {
-    pub process: Process,
-    pub config: PathBuf,
-    pub log: PathBuf,
-    pub serve: u16,
-    pub status: u16,
-    pub store: PathBuf,
+pub(crate) struct Puller {
+    pub(crate) process: Process,
+    pub(crate) config: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) serve: u16,
+    pub(crate) status: u16,
+    pub(crate) store: PathBuf,
 }
 
 impl Cluster {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with("", "")
     }
 
-    pub fn start_with(global: &str, module: &str) -> Self {
+    pub(crate) fn start_with(global: &str, module: &str) -> Self {
         let source = tempfile::tempdir().unwrap();
         let redis = Redis::start();
         let queue = Queue::new(RedisLink::new(&RedisConfig { address: redis.address(), ..RedisConfig::default() }));
@@ -51,14 +51,14 @@ impl Cluster {
     }
 
     /// Writes a file on the host; the bytes differ with `seed`.
-    pub fn write(&self, path: &str, size: usize, seed: u64) {
+    pub(crate) fn write(&self, path: &str, size: usize, seed: u64) {
         let path = self.source.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes(size, seed)).unwrap();
     }
 
     /// A job for what lies at `path` on the host, as an agent would make it.
-    pub fn job(&self, path: &str) -> Job {
+    pub(crate) fn job(&self, path: &str) -> Job {
         let mut job: Job = serde_json::from_str(include_str!("../../../core/fixtures/job-v1.json")).unwrap();
         job.id = JobId::fresh();
         job.made_at = Millis::now();
@@ -75,12 +75,12 @@ impl Cluster {
         job
     }
 
-    pub async fn offer(&self, job: &Job) {
+    pub(crate) async fn offer(&self, job: &Job) {
         self.queue.offer(job).await.unwrap();
     }
 
     /// A fresh file with its job, offered.
-    pub async fn offer_file(&self, path: &str, size: usize, seed: u64) -> Job {
+    pub(crate) async fn offer_file(&self, path: &str, size: usize, seed: u64) -> Job {
         self.write(path, size, seed);
         let job = self.job(path);
         self.offer(&job).await;
@@ -88,12 +88,12 @@ impl Cluster {
     }
 
     /// The configuration of node `node`; `more` is further TOML.
-    pub fn configure(&self, node: &str, top: &str, more: &str) -> Configured {
+    pub(crate) fn configure(&self, node: &str, top: &str, more: &str) -> Configured {
         let store = self.folder.path().join(format!("store{node}"));
         self.configure_at(node, &store, top, more)
     }
 
-    pub fn configure_at(&self, node: &str, store: &Path, top: &str, more: &str) -> Configured {
+    pub(crate) fn configure_at(&self, node: &str, store: &Path, top: &str, more: &str) -> Configured {
         let (serve, status) = (free_port(), free_port());
         let text = format!(
             "node_id = \"{node}\"\nqueues = [\"level1\", \"level2\"]\nlease = \"3s\"\nretry_delay = \"200ms\"\n{top}\n\
@@ -114,12 +114,12 @@ impl Cluster {
     }
 
     /// Starts node `node` with the defaults of tests.
-    pub fn puller(&self, node: &str) -> Puller {
+    pub(crate) fn puller(&self, node: &str) -> Puller {
         self.configure(node, "", "").start(&[])
     }
 
     /// All reports on the stream.
-    pub fn reports(&self) -> Vec<Report> {
+    pub(crate) fn reports(&self) -> Vec<Report> {
         let mut connection = self.redis.connection();
         let entries: redis::streams::StreamRangeReply =
             redis::cmd("XRANGE").arg("longshore:reports").arg("-").arg("+").query(&mut connection).unwrap();
@@ -128,7 +128,7 @@ impl Cluster {
     }
 
     /// Waits for the report of `job`.
-    pub async fn report_of(&self, job: &Job) -> Report {
+    pub(crate) async fn report_of(&self, job: &Job) -> Report {
         let found = || self.reports().into_iter().find(|report| report.job.id == job.id);
         wait_until(&format!("the report of {} is there", job.id), SOON, async || found().is_some()).await;
         found().unwrap()
@@ -137,22 +137,22 @@ impl Cluster {
 
 /// A configured puller that doesn't run yet.
 #[derive(Clone)]
-pub struct Configured {
-    pub config: PathBuf,
-    pub store: PathBuf,
-    pub log: PathBuf,
-    pub serve: u16,
-    pub status: u16,
+pub(crate) struct Configured {
+    pub(crate) config: PathBuf,
+    pub(crate) store: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) serve: u16,
+    pub(crate) status: u16,
 }
 
 impl Configured {
-    pub fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_longshore-puller"));
         command.arg("-c").arg(&self.config).args(words).stdin(Stdio::null());
         command
     }
 
-    pub fn start(&self, environment: &[(&str, &str)]) -> Puller {
+    pub(crate) fn start(&self, environment: &[(&str, &str)]) -> Puller {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         let mut command = self.command(&[]);
         command.envs(environment.iter().copied()).stderr(log).stdout(Stdio::null());
@@ -167,14 +167,14 @@ impl Configured {
     }
 
     /// Runs `longshore-puller once` to its end.
-    pub fn once(&self) -> ExitStatus {
+    pub(crate) fn once(&self) -> ExitStatus {
         self.command(&["once"]).status().unwrap()
     }
 }
 
 impl Puller {
     /// Waits until it has ended by itself.
-    pub async fn ended(mut self) -> ExitStatus {
+    pub(crate) async fn ended(mut self) -> ExitStatus {
         let mut status = None;
         wait_until("the puller has ended", SOON, async || {
             status = self.process.ended().unwrap();
@@ -185,34 +185,34 @@ impl Puller {
     }
 
     /// TERM, and its orderly end.
-    pub async fn stop(self) -> ExitStatus {
+    pub(crate) async fn stop(self) -> ExitStatus {
         self.process.signal(Signal::TERM);
         self.ended().await
     }
 
     /// KILL. Its rsyncs live on, as they do when the kernel kills it for memory.
-    pub fn kill(self) {
+    pub(crate) fn kill(self) {
         self.process.end(Signal::KILL).unwrap();
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
 /// Where a stored report's backup is.
-pub fn place(store: &Path, report: &Report) -> PathBuf {
+pub(crate) fn place(store: &Path, report: &Report) -> PathBuf {
     store.join(report.path.as_ref().unwrap_or_else(|| panic!("not stored: {report:?}")).as_str())
 }
 
 /// Entries of the transfers' folder; none, while there is no such folder yet.
-pub fn incoming(store: &Path) -> Vec<String> {
+pub(crate) fn incoming(store: &Path) -> Vec<String> {
     let entries = fs::read_dir(store.join(".incoming")).into_iter().flatten();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 /// All files below `folder`, by their paths.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().unwrap().is_dir() {
@@ -224,7 +224,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-pub fn bytes(size: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn bytes(size: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(size + 8);
     while bytes.len() < size {
@@ -237,7 +237,7 @@ pub fn bytes(size: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-pub fn signing_key() -> ed25519_dalek::SigningKey {
+pub(crate) fn signing_key() -> ed25519_dalek::SigningKey {
     ed25519_dalek::SigningKey::from_bytes(&[7; 32])
 }
 
