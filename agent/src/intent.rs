@@ -59,6 +59,13 @@ pub struct Outcome {
     pub left_running: bool,
 }
 
+impl Outcome {
+    /// Of a script that never ran.
+    pub fn without_output(job: JobId, end: ScriptEnd) -> Self {
+        Self { job, end, seconds: 0.0, output: String::new(), output_cut: false, left_running: false }
+    }
+}
+
 /// How a script ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -183,10 +190,16 @@ impl InstanceFolder {
         }
     }
 
-    /// Whether a run of this instance is under way.
+    /// Whether a run of this instance is under way. Asked of the kernel's list of locks: to try the lock would keep a run that
+    /// starts at this moment from taking it.
     pub fn is_locked(&self) -> bool {
-        let lock = File::open(self.0.join("lock"));
-        lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+        use std::os::unix::fs::MetadataExt;
+        let Ok(lock) = fs::metadata(self.0.join("lock")) else { return false };
+        // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131074 0 EOF`
+        let inode = format!(":{}", lock.ino());
+        let held =
+            |line: &str| line.contains(" FLOCK ") && line.split_ascii_whitespace().any(|word| word.ends_with(&inode));
+        fs::read_to_string("/proc/locks").is_ok_and(|locks| locks.lines().any(held))
     }
 
     /// Whether a run of this instance was begun and not finished.

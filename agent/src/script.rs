@@ -9,7 +9,7 @@ use tokio::{io::AsyncReadExt, process::Command};
 
 use crate::{
     durable::StateError,
-    intent::{InstanceFolder, InstanceLock, Intent, Outcome},
+    intent::{InstanceFolder, InstanceLock, Intent, Outcome, ScriptEnd},
     wrapper::{KILL_AFTER, ORDER_VARIABLE, end_group},
 };
 
@@ -26,7 +26,13 @@ pub async fn run(
     lock: &InstanceLock,
     shutdown: &Shutdown,
 ) -> Result<Outcome, String> {
-    let mut wrapper = start(folder, intent, lock).map_err(|error| format!("the script's wrapper: {error}"))?;
+    let mut wrapper = match start(folder, intent, lock) {
+        Ok(wrapper) => wrapper,
+        Err(error) => {
+            let end = ScriptEnd::NotStarted(format!("its wrapper could not be started: {error}"));
+            return Ok(Outcome::without_output(intent.job, end));
+        }
+    };
     step::reached("agent.script_started");
     let pid = wrapper.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let mut told = Vec::new();

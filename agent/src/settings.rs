@@ -278,6 +278,9 @@ impl Settings {
             if instance.script.trim().is_empty() {
                 problems.push(loaded.problem(&key("script"), "empty; write a shell command line"));
             }
+            if instance.timeout.unwrap_or(settings.timeout).duration().is_zero() {
+                problems.push(loaded.problem(&key("timeout"), "0 would end every script at once; write 6h, or 30d"));
+            }
             if instance.last_all_log.as_ref() == Some(&instance.back_log) {
                 problems.push(loaded.problem(&key("last_all_log"), "the same file as back_log"));
             }

@@ -92,6 +92,7 @@ fn start(intent: &Intent, tail: &Arc<Mutex<Tail>>) -> io::Result<(Child, tokio::
     }
     command
         .env_remove(ORDER_VARIABLE)
+        .env_remove("LONGSHORE_STOP_AT")
         .env_remove("LONGSHORE_LAST_ALL_LOG")
         .env("LONGSHORE_SERVER_ID", plan.server_id.as_str())
         .env("LONGSHORE_TYPE", plan.backup_type.as_str())

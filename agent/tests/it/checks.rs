@@ -95,3 +95,15 @@ fn a_wrong_configuration_is_told_with_file_line_and_key() {
     let said = host.expect(&["run"], 78);
     assert!(said.contains("[instance.NAME]"), "{said}");
 }
+
+#[test]
+fn the_program_needs_no_shared_library_but_those_of_libc() {
+    let output = std::process::Command::new("ldd").arg(env!("CARGO_BIN_EXE_longshore-agent")).output().unwrap();
+    let listed = String::from_utf8(output.stdout).unwrap();
+    assert!(listed.contains("libc.so"), "{listed}");
+    let of_libc =
+        ["linux-vdso", "linux-gate", "libc.so", "libm.so", "libpthread.so", "libdl.so", "librt.so", "ld-linux"];
+    for line in listed.lines() {
+        assert!(of_libc.iter().any(|name| line.contains(name)), "{line}");
+    }
+}
