@@ -1,13 +1,24 @@
 //! `./tests/bench ID`: one figure against its reference, both in turns within one run.
 
+mod p6;
+mod p7;
 mod p8;
+mod sample;
 
 mod fetching;
 mod p1;
 mod p2;
+mod p3;
 
 /// A figure's id and how it is measured; it prints its own last lines (see [`line`]).
-const FIGURES: &[(&str, fn() -> anyhow::Result<()>)] = &[("P8", p8::measure)];
+const FIGURES: &[(&str, fn() -> anyhow::Result<()>)] = &[
+    ("P1", p1::measure),
+    ("P2", p2::measure),
+    ("P3", p3::measure),
+    ("P6", p6::measure),
+    ("P7", p7::measure),
+    ("P8", p8::measure),
+];
 
 /// The line a figure ends with. `ratio` is how ours compares with the reference, as `goal` is stated.
 pub fn line(id: &str, what: &str, ratio: f64, ours: f64, reference: f64, unit: &str, goal: &str) {

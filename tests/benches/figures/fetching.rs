@@ -1,0 +1,88 @@
+//! One round of a puller's own side: a fresh Redis with the jobs in its inbox, a fresh store, and the program that users run.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use longshore_core::{
+    Job, JobId, Millis, Outcome, Report,
+    digest::{DigestChoice, digest_reader},
+};
+use longshore_tests::{Process, Redis, binary, free_port, wait_until_blocking};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+/// What the daemon of a site that cares for small files has in its configuration.
+pub const NODELAY: &str = "socket options = TCP_NODELAY\nmax connections = 0";
+
+const DONE_WITHIN: Duration = Duration::from_secs(600);
+
+/// Jobs that wait, and where they are to go.
+pub struct Site {
+    redis: Redis,
+    folder: TempDir,
+    jobs: usize,
+}
+
+impl Site {
+    /// A Redis with a job for each of `names` below `source`, which the daemon on `port` serves as module `backup`.
+    pub fn start(source: &Path, names: &[String], port: u16) -> anyhow::Result<Self> {
+        let redis = Redis::start();
+        let mut connection = redis.connection();
+        for name in names {
+            let job = job(source, name, port)?;
+            redis::cmd("LPUSH").arg("level1").arg(serde_json::to_string(&job)?).exec(&mut connection)?;
+        }
+        Ok(Self { redis, folder: tempfile::tempdir()?, jobs: names.len() })
+    }
+
+    /// Starts a puller and waits until every job is reported; seconds. Every report must be of a stored backup.
+    pub fn fetch(&self, slots: usize) -> anyhow::Result<f64> {
+        let config = self.folder.path().join("puller.toml");
+        let text = format!(
+            "node_id = \"1\"\nqueues = [\"level1\"]\nslots = {slots}\n[store]\npath = {:?}\nreserve = \"1%\"\n[redis]\naddress = \
+             \"{}\"\n[rsync]\nhost_limit = {slots}\n[status]\nlisten = \"127.0.0.1:{}\"\n",
+            self.folder.path().join("store"),
+            self.redis.address(),
+            free_port()
+        );
+        fs::write(&config, text)?;
+        let log = fs::File::create(self.folder.path().join("log"))?;
+        let mut connection = self.redis.connection();
+        let started = Instant::now();
+        let mut command = Command::new(binary("longshore-puller"));
+        command.arg("-c").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let puller = Process::spawn(&mut command).context("longshore-puller")?;
+        wait_until_blocking("all jobs are reported", DONE_WITHIN, || {
+            let reported: redis::RedisResult<usize> =
+                redis::cmd("XLEN").arg("longshore:reports").query(&mut connection);
+            reported.is_ok_and(|reported| reported >= self.jobs)
+        });
+        let seconds = started.elapsed().as_secs_f64();
+        puller.end(Signal::TERM)?;
+        let entries: redis::streams::StreamRangeReply =
+            redis::cmd("XRANGE").arg("longshore:reports").arg("-").arg("+").query(&mut connection)?;
+        for entry in entries.ids {
+            let body: Vec<u8> = entry.get("body").context("a report without a body")?;
+            let report: Report = serde_json::from_slice(&body)?;
+            anyhow::ensure!(report.outcome == Outcome::Stored, "{:?}", report.reason);
+        }
+        Ok(seconds)
+    }
+}
+
+fn job(source: &Path, name: &str, port: u16) -> anyhow::Result<Job> {
+    let digests = digest_reader(fs::File::open(source.join(name))?, DigestChoice::Xxh3)?;
+    let text = serde_json::json!({
+        "v": 1, "id": JobId::fresh(), "server_id": "bench", "type": "file", "instance": "1", "business_id": "1",
+        "made_at": Millis::now(), "interval_seconds": 3600, "queue": "level1",
+        "source": {"transport": "rsync_daemon", "address": "127.0.0.1", "port": port, "module": "backup", "path": name},
+        "content": {"kind": "file", "size_bytes": digests.size_bytes, "files": 1, "xxh3_128": digests.xxh3_128, "blake3": null},
+        "chain": null, "script": null, "agent": null, "signature": null
+    });
+    Ok(serde_json::from_value(text)?)
+}
