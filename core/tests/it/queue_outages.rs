@@ -118,7 +118,7 @@ async fn cut_connections_lose_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_is_killed_and_started_again_loses_and_doubles_nothing() {
-    survives(Cluster::start(), many(200), |cluster| {
+    survives(Cluster::start_durable(), many(200), |cluster| {
         cluster.redis.kill();
         cluster.redis.start_again();
     })
@@ -141,7 +141,7 @@ async fn a_master_that_is_read_only_for_a_while_loses_and_doubles_nothing() {
 
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_kill() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_durable();
     cluster.admit(&[job("level1", "a", 1), job("level1", "a", 2), job("level1", "b", 3)]).await;
     let done = cluster.lease("1", &["level1"]).await;
     cluster.store(&done).await;
