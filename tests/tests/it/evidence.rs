@@ -14,20 +14,20 @@ use longshore_core::Outcome;
 use longshore_tests::{Cluster, Section, wait_until_blocking};
 
 /// The catalog of a cluster, read as the dashboard reads it.
-pub struct Ledger {
+pub(crate) struct Ledger {
     catalog: Arc<dyn Catalog>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Ledger {
     /// Of a cluster with SQLite.
-    pub fn sqlite(cluster: &Cluster) -> Self {
+    pub(crate) fn sqlite(cluster: &Cluster) -> Self {
         let path = cluster.folder().join("indexer/catalog.db");
         Self::open(&CatalogConfig { kind: CatalogKind::Sqlite, path, ..CatalogConfig::default() })
     }
 
     /// Of a cluster with the Elasticsearch at `url`.
-    pub fn elasticsearch(url: &str, prefix: &str) -> Self {
+    pub(crate) fn elasticsearch(url: &str, prefix: &str) -> Self {
         let mut config = CatalogConfig { kind: CatalogKind::Elasticsearch, ..CatalogConfig::default() };
         config.elasticsearch.urls = vec![url.to_owned()];
         config.elasticsearch.prefix = prefix.to_owned();
@@ -41,7 +41,7 @@ impl Ledger {
     }
 
     /// Every entry; `None` while the catalog does not answer.
-    pub fn entries(&self) -> Option<Vec<Backup>> {
+    pub(crate) fn entries(&self) -> Option<Vec<Backup>> {
         self.runtime.block_on(async {
             let mut entries = Vec::new();
             let mut query = SearchQuery { limit: 1000, ..SearchQuery::default() };
@@ -59,14 +59,14 @@ impl Ledger {
 
 /// A script that makes a file of random bytes and length, says so in the log, and then leaves its name in `made/`: what is there
 /// was finished by a script, and must never be lost.
-pub struct Maker {
+pub(crate) struct Maker {
     made: PathBuf,
     back_dir: PathBuf,
 }
 
 impl Maker {
     /// Gives `sections` sections to the cluster's agent, the first of them with fulls.
-    pub fn install(cluster: &Cluster, sections: usize) -> Self {
+    pub(crate) fn install(cluster: &Cluster, sections: usize) -> Self {
         let made = cluster.host_dir().join("made");
         fs::create_dir(&made).unwrap();
         let script = cluster.host_dir().join("make-backup");
@@ -88,13 +88,13 @@ impl Maker {
     }
 
     /// Names of all that scripts have finished.
-    pub fn names(&self) -> BTreeSet<String> {
+    pub(crate) fn names(&self) -> BTreeSet<String> {
         names_in(&self.made)
     }
 
     /// Waits until the catalog has each of them, then checks: one entry each, no other, its file whole under its name on the
     /// node that the entry names, and in no other place of any store.
-    pub fn assert_each_once(&self, cluster: &Cluster, nodes: usize, ledger: &Ledger, deadline: Duration) {
+    pub(crate) fn assert_each_once(&self, cluster: &Cluster, nodes: usize, ledger: &Ledger, deadline: Duration) {
         let made = self.names();
         let mut entries = Vec::new();
         let mut missing = made.clone();
@@ -138,7 +138,7 @@ fn stored(entries: &[Backup]) -> impl Iterator<Item = &Backup> {
 }
 
 /// The folders `{type}/{server_id}/{instance}/{year}-{month}/{job}` of a store; what begins with a dot is not published.
-pub fn published(store: &Path) -> Vec<PathBuf> {
+pub(crate) fn published(store: &Path) -> Vec<PathBuf> {
     let mut folders = vec![store.to_owned()];
     for _ in 0..5 {
         folders = folders
@@ -151,7 +151,7 @@ pub fn published(store: &Path) -> Vec<PathBuf> {
 }
 
 /// Names in a folder; none when there is no such folder.
-pub fn names_in(folder: &Path) -> BTreeSet<String> {
+pub(crate) fn names_in(folder: &Path) -> BTreeSet<String> {
     let Ok(found) = fs::read_dir(folder) else { return BTreeSet::new() };
     found.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
