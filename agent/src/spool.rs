@@ -6,6 +6,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use longshore_core::{Job, JobId, Millis, report::Reason};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, StateError};
 
+const TEMPORARY_FILES_ARE_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// The version of spooled files.
 pub const SPOOL_VERSION: u32 = 1;
 
@@ -65,7 +67,21 @@ impl Spool {
         let spool = Self::at(state_dir);
         durable::make_folder(&spool.0.waiting)?;
         durable::make_folder(&spool.0.sent)?;
+        spool.sweep();
         Ok(spool)
+    }
+
+    /// Removes what agents that were killed while they wrote have left. Files of today may be of one that writes now.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.0.waiting) else { return };
+        for entry in entries.flatten() {
+            let is_temporary = entry.path().extension().is_some_and(|extension| extension == "tmp");
+            let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|modified| modified.elapsed());
+            if is_temporary && age.is_ok_and(|age| age.is_ok_and(|age| age > TEMPORARY_FILES_ARE_KEPT)) {
+                // What is left now is swept by the next run.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// The spool below `state_dir` as it is, for looking at.
@@ -208,6 +224,22 @@ mod tests {
         spool.forget(&ids[..2]).unwrap();
         assert!(!spool.holds(ids[0]) && !spool.holds(ids[1]));
         assert_eq!(spool.read(Half::Sent, ids[0]).unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_killed_agent_was_writing_is_swept_after_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        Spool::open(folder.path()).unwrap();
+        let at = |name: &str| folder.path().join("spool").join(name);
+        for name in ["old.json.7.tmp", "new.json.7.tmp", "old.json"] {
+            fs::write(at(name), b"{").unwrap();
+        }
+        let long_ago = std::time::SystemTime::now() - 2 * TEMPORARY_FILES_ARE_KEPT;
+        for name in ["old.json.7.tmp", "old.json"] {
+            fs::File::options().write(true).open(at(name)).unwrap().set_modified(long_ago).unwrap();
+        }
+        Spool::open(folder.path()).unwrap();
+        assert!(!at("old.json.7.tmp").exists() && at("new.json.7.tmp").exists() && at("old.json").exists());
     }
 
     #[test]
