@@ -88,7 +88,7 @@ start() {
 
 # ready NAME COMMAND...: waits until COMMAND holds; when it doesn't, or the service ends, says which log to read.
 ready() {
-    local name=$1 until=$((SECONDS + 60))
+    local name=$1 until=$((SECONDS + 120))
     shift
     until "$@" >/dev/null 2>&1; do
         if ! running "$name"; then
