@@ -111,7 +111,7 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum BackupsCommand {
     /// The newest first, with filters
-    List(BackupsList),
+    List(Box<BackupsList>),
     /// Everything that is known of one
     Show {
         /// The backup's id
@@ -248,7 +248,7 @@ pub enum RegistryCommand {
     Import {
         /// The file, or - for standard input
         #[arg(value_name = "FILE")]
-        file: PathBuf,
+        rows: PathBuf,
         /// Which table; without it, by the file's name
         #[arg(long = "as", value_name = "TABLE", value_enum)]
         table: Option<Table>,

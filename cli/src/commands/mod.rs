@@ -12,7 +12,7 @@ use clap::CommandFactory as _;
 use longshore_core::exit::Exit;
 
 use crate::{
-    arguments::{Arguments, BackupsCommand, BackupsList, Command, InstancesCommand, InstancesList, QueueCommand},
+    arguments::{Arguments, BackupsCommand, Command, InstancesCommand, InstancesList, QueueCommand},
     client::Client,
     connection,
     failure::Failure,
@@ -40,8 +40,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let context = Context { client, json: arguments.connection.json, redis: settings.redis };
     match arguments.command {
         Command::Status => status::run(&context).await,
-        Command::Backups { command } => match command.unwrap_or_else(|| BackupsCommand::List(BackupsList::default())) {
-            BackupsCommand::List(list) => backups::list(&context, list).await,
+        Command::Backups { command } => match command.unwrap_or_else(|| BackupsCommand::List(Box::default())) {
+            BackupsCommand::List(list) => backups::list(&context, *list).await,
             BackupsCommand::Show { id } => backups::show(&context, &id).await,
         },
         Command::Instances { command } => {

@@ -66,7 +66,7 @@ impl Kind {
 
 pub(super) async fn run(context: &Context, command: RegistryCommand) -> Result<Exit, Failure> {
     match command {
-        RegistryCommand::Import { file, table } => import(context, &file, table).await,
+        RegistryCommand::Import { rows, table } => import(context, &rows, table).await,
         RegistryCommand::List { table } => list(context, table).await,
         RegistryCommand::Set { table, fields } => set(context, table, &fields).await,
         RegistryCommand::Remove { table, key } => remove(context, table, &key).await,

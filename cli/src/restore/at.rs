@@ -42,7 +42,7 @@ fn parse(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Strin
     }
     let local = text.replacen(' ', "T", 1);
     let moment: civil::DateTime = local.parse().map_err(|_| wrong())?;
-    Ok(zone.to_ambiguous_timestamp(moment).compatible().map_err(|_| wrong())?)
+    zone.to_ambiguous_timestamp(moment).compatible().map_err(|_| wrong())
 }
 
 #[cfg(test)]

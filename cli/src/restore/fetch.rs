@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{commands::Context, failure::Failure};
 
-/// A node is asked so often for one file before the next place is tried.
+/// A node is asked so often in a row without bringing anything of a file before the next place is tried.
 const TRIES: u32 = 5;
 /// Files of one directory that are fetched at once.
 const AT_ONCE: usize = 4;
@@ -114,7 +114,7 @@ impl Fetch<'_> {
                 continue;
             };
             self.progress.step(step.number, of, name, node, step.size_bytes);
-            match self.from_place(step, serve).await {
+            match self.try_place(step, serve).await {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Ours(failure)) => return Err(failure),
                 Err(Trouble::Passing(why)) => {
@@ -134,7 +134,7 @@ impl Fetch<'_> {
         Err(failure)
     }
 
-    async fn from_place(&self, step: &Step, serve: &str) -> Result<(), Trouble> {
+    async fn try_place(&self, step: &Step, serve: &str) -> Result<(), Trouble> {
         let mut tries = 0;
         let listing = loop {
             match self.nodes.listing(serve, step.job).await {
@@ -188,10 +188,13 @@ impl Fetch<'_> {
             fs::create_dir_all(folder).await.map_err(|error| disk(folder, &error))?;
         }
         let mut tries = 0;
+        let mut arrived = length(&partial).await;
         let found = loop {
             match self.attempt(step, serve, &wanted, &partial).await {
                 Err(Trouble::Passing(why)) if tries + 1 < TRIES => {
-                    tries += 1;
+                    let now = length(&partial).await;
+                    tries = if now > arrived { 1 } else { tries + 1 };
+                    arrived = now;
                     self.progress.note(&format!("{}: {why}; trying again", wanted.path));
                     tokio::time::sleep(pause(tries)).await;
                 }
@@ -228,23 +231,27 @@ impl Fetch<'_> {
                 (have, resumed, counted.bytes) = (0, false, 0);
             }
             let mut stream = response.bytes_stream();
-            while let Some(chunk) = stream.next().await {
-                let chunk = chunk.map_err(passing)?;
-                have += chunk.len() as u64;
-                if have > wanted.size_bytes {
-                    return Err(Trouble::Lasting(format!(
-                        "{} is longer than {} bytes",
-                        wanted.path, wanted.size_bytes
-                    )));
+            let arrived: Result<(), Trouble> = async {
+                while let Some(chunk) = stream.next().await {
+                    let chunk = chunk.map_err(passing)?;
+                    have += chunk.len() as u64;
+                    if have > wanted.size_bytes {
+                        let (path, size_bytes) = (&wanted.path, wanted.size_bytes);
+                        return Err(Trouble::Lasting(format!("{path} is longer than {size_bytes} bytes")));
+                    }
+                    file.write_all(&chunk).await.map_err(|error| disk(partial, &error))?;
+                    hasher.update(&chunk);
+                    self.progress.add(chunk.len() as u64);
+                    counted.bytes += chunk.len() as u64;
+                    self.bytes_moved.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 }
-                file.write_all(&chunk).await.map_err(|error| disk(partial, &error))?;
-                hasher.update(&chunk);
-                self.progress.add(chunk.len() as u64);
-                counted.bytes += chunk.len() as u64;
-                self.bytes_moved.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                Ok(())
             }
+            .await;
+            // Also when it broke off: the next try begins where the file ends, and no write of this one may come later.
+            file.flush().await.map_err(|error| disk(partial, &error))?;
+            arrived?;
         }
-        file.flush().await.map_err(|error| disk(partial, &error))?;
         let found = hasher.finish();
         if found.size_bytes < wanted.size_bytes {
             return Err(Trouble::Passing(format!("{} ended after {} bytes", wanted.path, found.size_bytes)));
@@ -286,6 +293,10 @@ impl Fetch<'_> {
             }
         }
     }
+}
+
+async fn length(partial: &Path) -> u64 {
+    fs::metadata(partial).await.map_or(0, |found| found.len())
 }
 
 /// Takes back from the progress what a failed try had counted.

@@ -103,11 +103,11 @@ async fn fetch_all(context: &Context, args: &RestoreFetch) -> Result<(Plan, Fold
         (None, None) => None,
     };
     let plan: Plan = client::read(get_plan(context, key, at).await?)?;
-    if let Some(why) = plan.broken() {
-        if !args.force {
-            return Err(Failure::wrong(format!("the chain is broken: {why}"))
-                .note("an earlier --at may have a whole one; --force fetches what is there"));
-        }
+    if let Some(why) = plan.broken()
+        && !args.force
+    {
+        return Err(Failure::wrong(format!("the chain is broken: {why}"))
+            .note("an earlier --at may have a whole one; --force fetches what is there"));
     }
     plan.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     folder.begin(&plan)?;

@@ -130,7 +130,7 @@ impl Table {
             None => (0..widths.len()).collect(),
         };
         let mut text = String::new();
-        let titles = self.columns.iter().map(|column| Cell::from(column.title.clone())).collect();
+        let titles: Vec<Cell> = self.columns.iter().map(|column| Cell::from(column.title.clone())).collect();
         self.line(&mut text, &titles, &shown, &widths, &Style::new().bold());
         for row in &self.rows {
             self.line(&mut text, row, &shown, &widths, &Style::new());
@@ -166,7 +166,7 @@ impl Table {
         shown
     }
 
-    fn line(&self, text: &mut String, cells: &Vec<Cell>, shown: &[usize], widths: &[usize], style: &Style) {
+    fn line(&self, text: &mut String, cells: &[Cell], shown: &[usize], widths: &[usize], style: &Style) {
         let empty = Cell::default();
         let mut line = String::new();
         for (place, at) in shown.iter().enumerate() {

@@ -94,7 +94,7 @@ macro_rules! read {
             }
 
             #[utoipa::path(get, path = $one, tag = "registry", params(($part = String, Path)), responses(
-                                        (status = 200, body = $entry), (status = 404, body = Problem)))]
+                                                        (status = 200, body = $entry), (status = 404, body = Problem)))]
             pub(super) async fn one(
                 State(app): State<App>,
                 Path(key): Path<String>,

@@ -17,24 +17,24 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-pub struct Server {
-    pub url: String,
-    pub keys: Keys,
-    pub redis: Redis,
-    pub queue: Queue,
-    pub catalog: Arc<dyn Catalog>,
-    pub folder: tempfile::TempDir,
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) keys: Keys,
+    pub(crate) redis: Redis,
+    pub(crate) queue: Queue,
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) folder: tempfile::TempDir,
     shutdown: Shutdown,
     client: reqwest::Client,
 }
 
 impl Server {
     /// With an empty catalog.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let redis = Redis::start();
         let redis_config = RedisConfig { address: redis.address(), ..RedisConfig::default() };
@@ -65,25 +65,25 @@ impl Server {
     }
 
     /// A request without a token.
-    pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url))
     }
 
     /// A request with the token.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.bare(method, path).bearer_auth(self.keys.token())
     }
 
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         self.json(self.request(Method::GET, path), 200).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Value {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         self.json(self.request(Method::POST, path).json(&body), 201).await
     }
 
     /// The JSON answer of a request that must end with `status`.
-    pub async fn json(&self, request: RequestBuilder, status: u16) -> Value {
+    pub(crate) async fn json(&self, request: RequestBuilder, status: u16) -> Value {
         let response = request.send().await.unwrap();
         let (found, url) = (response.status(), response.url().clone());
         let text = response.text().await.unwrap();
@@ -92,7 +92,7 @@ impl Server {
     }
 
     /// A problem: its detail, after its form was checked.
-    pub async fn problem(&self, request: RequestBuilder, status: u16) -> Value {
+    pub(crate) async fn problem(&self, request: RequestBuilder, status: u16) -> Value {
         let response = request.send().await.unwrap();
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.status().as_u16(), status);
@@ -104,7 +104,7 @@ impl Server {
     }
 
     /// Writes reports as the indexer does.
-    pub async fn index(&self, reports: &[Report]) {
+    pub(crate) async fn index(&self, reports: &[Report]) {
         let put = self.catalog.put(reports).await.unwrap();
         assert!(put.iter().all(|put| *put == Put::Written), "{put:?}");
         self.catalog.put_freshness(&Freshness::summary(reports)).await.unwrap();
@@ -117,13 +117,13 @@ impl Drop for Server {
     }
 }
 
-pub fn fixture(name: &str) -> String {
+pub(crate) fn fixture(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/fixtures").join(name);
     std::fs::read_to_string(file).unwrap()
 }
 
 /// A stored report of `key`, made so long ago, of 10 MiB, with no chain.
-pub fn stored(key: &str, ago: Duration) -> Report {
+pub(crate) fn stored(key: &str, ago: Duration) -> Report {
     let key: InstanceKey = key.parse().unwrap();
     let mut report: Report = serde_json::from_str(&fixture("report-v1.json")).unwrap();
     let made_at = Millis(Millis::now().0 - ago.as_millis() as i64);
@@ -151,7 +151,7 @@ fn uuid_bytes(id: JobId) -> Box<[u8; 16]> {
 }
 
 /// A full and its increments, each an hour later than the one before, the last one just now.
-pub fn chain(key: &str, increments: u32) -> Vec<Report> {
+pub(crate) fn chain(key: &str, increments: u32) -> Vec<Report> {
     let mut reports: Vec<Report> = Vec::new();
     for number in 0..=increments {
         let mut report = stored(key, Duration::from_secs(u64::from(increments - number) * 3600 + 60));
@@ -173,7 +173,7 @@ pub fn chain(key: &str, increments: u32) -> Vec<Report> {
     reports
 }
 
-pub fn beat(node_id: &str) -> NodeBeat {
+pub(crate) fn beat(node_id: &str) -> NodeBeat {
     let mut beat: NodeBeat = serde_json::from_str(&fixture("node-beat-v1.json")).unwrap();
     beat.node_id = node_id.parse().unwrap();
     beat.at = Millis::now();
