@@ -1,7 +1,7 @@
 //! A job's way on the disk: fetched into its folder, verified, given its manifest, published under its final name. Knows
 //! nothing of the queue; every step may be repeated after a kill at any point.
 
-use std::{collections::HashMap, fs, io, sync::Arc};
+use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc};
 
 use longshore_core::{
     Job, Millis, NodeId, Outcome, ReasonCode, RelativePath, Report,
@@ -101,33 +101,39 @@ impl Carrier {
         Ok(Brought { report, place, files: found.files, incoming: Some(incoming) })
     }
 
-    /// Writes the manifest beside the data, synced: all but the name is durable then.
+    /// Writes the manifest beside the data, and syncs both: all but the name is durable then. A folder's files were synced by
+    /// rsync, and its folders when they were verified.
     ///
     /// # Errors
     /// [`Failure`] of the node's disk.
     pub async fn write_manifest(&self, brought: &Brought) -> Result<(), Failure> {
-        let manifest = serde_json::to_vec_pretty(&brought.report).map_err(io::Error::other);
-        let files = brought.files.as_ref().map(|files| serde_json::to_vec(files).map_err(io::Error::other)).transpose();
-        let published = brought.incoming.is_none();
-        let folder = match &brought.incoming {
-            Some(incoming) => incoming.backup(),
-            None => brought.place.below(self.store.root()),
+        let failed = |error: io::Error| Failure::store("the manifest", &error);
+        let manifest = serde_json::to_vec_pretty(&brought.report).map_err(|error| failed(error.into()))?;
+        let Some(incoming) = &brought.incoming else {
+            let place = brought.place.below(self.store.root());
+            let write = move || store::write_whole(&place.join(MANIFEST), &manifest).and_then(|()| store::sync(&place));
+            return blocking(move || write().map_err(failed)).await;
         };
-        blocking(move || {
-            let write = || -> io::Result<()> {
-                if let Some(files) = files? {
-                    store::write_unread(&folder.join(FILES), &files)?;
-                }
-                if published {
-                    store::write_whole(&folder.join(MANIFEST), &manifest?)?;
-                } else {
-                    store::write_unread(&folder.join(MANIFEST), &manifest?)?;
-                }
-                store::sync_folder(&folder)
-            };
-            write().map_err(|error| Failure::store("the manifest", &error))
-        })
-        .await
+        let folder = incoming.backup();
+        let mut written = vec![(folder.join(MANIFEST), manifest)];
+        if let Some(files) = &brought.files {
+            let files = serde_json::to_vec(files).map_err(|error| failed(error.into()))?;
+            written.push((folder.join(FILES), files));
+        }
+        let mut synced: Vec<PathBuf> = written.iter().map(|(path, _)| path.clone()).collect();
+        if brought.files.is_none() {
+            synced.extend(brought.report.job.name().map(|name| folder.join(name)));
+        }
+        synced.push(folder);
+        let write = move || written.iter().try_for_each(|(path, bytes)| store::write_unread(path, bytes));
+        blocking(move || write().map_err(failed)).await?;
+        // At once: a journal that is asked for several files in one moment writes one commit for all of them.
+        let syncs: Vec<_> =
+            synced.into_iter().map(|path| tokio::task::spawn_blocking(move || store::sync(&path))).collect();
+        for sync in syncs {
+            sync.await.map_err(io::Error::other).flatten().map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Gives the backup its final name. What had that name, and was not this backup, moves to the superseded ones.
@@ -138,7 +144,7 @@ impl Carrier {
         let Some(incoming) = &brought.incoming else {
             // The kill may have come before the name was durable.
             let parent = brought.place.below(self.store.root()).parent().map(std::path::Path::to_owned);
-            let synced = move || parent.as_deref().map_or(Ok(()), store::sync_folder);
+            let synced = move || parent.as_deref().map_or(Ok(()), store::sync);
             return blocking(move || synced().map_err(|error| Failure::store("publishing", &error))).await;
         };
         let (store, folder, place) = (Arc::clone(&self.store), incoming.backup(), brought.place.clone());
@@ -180,7 +186,7 @@ impl Carrier {
         let name = format!("{}-{}", report.job.id, report.revision);
         match self.store.set_aside(place, SUPERSEDED, &name) {
             Ok(to) => {
-                tracing::warn!(job = %report.job.id, to = %to.display(), "another node settled this job; our copy was moved")
+                tracing::warn!(job = %report.job.id, to = %to.display(), "another node settled this job; our copy was moved");
             }
             Err(error) => tracing::error!(job = %report.job.id, %error, "a superseded backup could not be moved"),
         }
@@ -190,7 +196,10 @@ impl Carrier {
     pub async fn discard(&self, job: &Job) {
         let incoming = match Incoming::open(&self.store, job.id).await {
             Ok(incoming) => incoming,
-            Err(error) => return tracing::warn!(job = %job.id, %error, "a transfer's folder could not be opened"),
+            Err(error) => {
+                tracing::warn!(job = %job.id, %error, "a transfer's folder could not be opened");
+                return;
+            }
         };
         if let Err(error) = tokio::task::spawn_blocking(|| incoming.remove()).await.unwrap_or(Ok(())) {
             tracing::warn!(job = %job.id, %error, "a transfer's folder could not be removed");
@@ -229,7 +238,7 @@ impl Carrier {
         if failure.class == crate::failure::Class::Corrupt && incoming.bytes_here() > 0 {
             match self.store.set_aside(&incoming.backup(), CORRUPT, &job.to_string()) {
                 Ok(to) => {
-                    tracing::warn!(%job, to = %to.display(), reason = %failure.reason, "not what was announced; kept")
+                    tracing::warn!(%job, to = %to.display(), reason = %failure.reason, "not what was announced; kept");
                 }
                 Err(error) => tracing::error!(%job, %error, "what differs could not be set aside"),
             }

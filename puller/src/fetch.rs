@@ -7,6 +7,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs,
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     process::ExitStatus,
     sync::{
         Mutex, PoisonError,
@@ -124,8 +125,10 @@ enum End {
 impl Fetcher {
     /// With the node's settings.
     pub fn new(settings: &Settings) -> Self {
+        let mut rsync = settings.rsync.clone();
+        rsync.program = in_path(rsync.program);
         Self {
-            rsync: settings.rsync.clone(),
+            rsync,
             ssh: settings.ssh.clone(),
             local: settings.local_modules.clone(),
             without_xxh128: Mutex::default(),
@@ -265,6 +268,16 @@ impl Fetcher {
         rsync.end().await.map_err(|error| broken("ending rsync", &error))?;
         Ok(run)
     }
+}
+
+/// A program without a slash, by its place in PATH: looked up once, and started without a copy of this process.
+fn in_path(program: PathBuf) -> PathBuf {
+    if program.components().count() != 1 {
+        return program;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(&program)).find(|file| file.is_file());
+    found.unwrap_or(program)
 }
 
 impl Run {

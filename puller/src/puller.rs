@@ -91,7 +91,7 @@ async fn claim_until(node: &Arc<Node>, until: Until, ending: &CancellationToken,
                 let shown = node.show(lease.job.id, lease.job.key(), Arc::clone(&progress));
                 let (node, ending, shutdown) = (Arc::clone(node), ending.clone(), shutdown.clone());
                 let work = async move {
-                    worker::work(&node, *lease, &progress, ending).await;
+                    Box::pin(worker::work(&node, *lease, &progress, ending)).await;
                     drop(shown);
                     let rest = node.settings.rest.duration();
                     if !rest.is_zero() {

@@ -163,8 +163,6 @@ pub struct RsyncSettings {
     pub stall: Span,
     /// Limit a second for each rsync process; 0 is none.
     pub bwlimit: ByteSize,
-    /// Whether files are synced to the disk before they are verified. Off only for measuring.
-    pub fsync: bool,
     /// Accept an rsync below the safe version.
     pub allow_unpatched: bool,
     /// Transfers at once from one host, over all nodes.
@@ -180,7 +178,6 @@ impl Default for RsyncSettings {
             timeout: Span::seconds(120),
             stall: Span::seconds(180),
             bwlimit: ByteSize(0),
-            fsync: true,
             allow_unpatched: false,
             host_limit: 2,
             secrets: Secrets::default(),

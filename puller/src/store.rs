@@ -110,7 +110,7 @@ impl Store {
             Marker { v: 1, store_id: uuid::Uuid::now_v7(), node_id: node_id.clone(), created_at: Millis::now() };
         let text = serde_json::to_vec(&marker).map_err(|error| StoreError::Damaged(path.to_owned(), error))?;
         write_whole(&path.join(MARKER), &text).map_err(io)?;
-        sync_folder(path).map_err(io)?;
+        sync(path).map_err(io)?;
         Ok(marker)
     }
 
@@ -132,7 +132,7 @@ impl Store {
         for name in [INCOMING, SUPERSEDED, CORRUPT] {
             fs::DirBuilder::new().recursive(true).mode(0o750).create(store.root.join(name)).map_err(io)?;
         }
-        sync_folder(&store.root).map_err(io)?;
+        sync(&store.root).map_err(io)?;
         store.lock = Some(lock);
         Ok(store)
     }
@@ -218,7 +218,7 @@ impl Store {
             }
             other => other?,
         }
-        to.parent().map_or(Ok(()), sync_folder)
+        to.parent().map_or(Ok(()), sync)
     }
 
     /// Makes `folder` and its parents below the root, each synced into its parent.
@@ -232,7 +232,7 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        sync_folder(parent)
+        sync(parent)
     }
 
     /// Moves `from` to `corner` (one of this module's folders) as `name`, in place of what was there.
@@ -244,9 +244,9 @@ impl Store {
         remove_all(&to)?;
         fs::rename(from, &to)?;
         if let Some(parent) = from.parent() {
-            sync_folder(parent)?;
+            sync(parent)?;
         }
-        sync_folder(&self.root.join(corner))?;
+        sync(&self.root.join(corner))?;
         Ok(to)
     }
 
@@ -283,22 +283,20 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-/// Writes `bytes` to `path` itself, where nobody reads yet, and syncs it.
+/// Writes `bytes` to `path` itself, where nobody reads yet; not synced.
 ///
 /// # Errors
 /// The file system's.
 pub fn write_unread(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(path)?.write_all(bytes)
 }
 
-/// Makes the names in `folder` durable.
+/// Makes a file's content, or the names in a folder, durable.
 ///
 /// # Errors
 /// The file system's.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// Removes a file, or a folder with everything in it; what is not there is removed already.

@@ -13,7 +13,7 @@ use longshore_core::{
     digest::{DigestChoice, Digests, FileEntry, Xxh3, digest_reader, directory_digest},
 };
 
-use crate::{failure::Failure, store::sync_folder};
+use crate::{failure::Failure, store::sync};
 
 /// What is in a backup's folder, and fits what was announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +131,7 @@ fn walk(folder: &Path, below: &str, each: &mut impl FnMut(&str, u64) -> Result<(
             return Err(kind(&path, "is neither a file nor a folder"));
         }
     }
-    sync_folder(folder).map_err(failed)
+    sync(folder).map_err(failed)
 }
 
 fn read_digests(path: &Path, choice: DigestChoice) -> Result<Digests, Failure> {

@@ -97,12 +97,10 @@ pub fn build(
     ]);
     line.say([format!("--out-format={}|%i|%C|%n", wanted.marker)]);
     line.say_path("--files-from=", wanted.names);
-    if rsync.fsync {
-        line.say(["--fsync"]);
-    }
     match wanted.kind {
+        // One file is synced together with its manifest: both wait for the disk once.
         ContentKind::File => {}
-        ContentKind::Directory => line.say(["-r", "--no-inc-recursive"]),
+        ContentKind::Directory => line.say(["-r", "--no-inc-recursive", "--fsync"]),
     }
     line.say([if wanted.fresh { "--whole-file" } else { "--no-whole-file" }]);
     if wanted.checksum == Checksum::Xxh128 {
@@ -153,9 +151,9 @@ impl Line {
         self.say([format!("--contimeout={CONNECT_SECONDS}")]);
         let secret = rsync.secret_of(&source.address, &source.module);
         let user = secret.map(|secret| format!("{}@", secret.user)).unwrap_or_default();
-        if let Some(secret) = secret {
-            self.environment.insert("RSYNC_PASSWORD", secret.password.expose().into());
-        }
+        // Empty where there is none: rsync would ask the terminal, and stop there.
+        let password = secret.map_or("", |secret| secret.password.expose());
+        self.environment.insert("RSYNC_PASSWORD", password.into());
         let port = source.port.map(|port| format!(":{port}")).unwrap_or_default();
         self.say([format!("rsync://{user}{}{port}/{}/", bracketed(source), source.module)]);
     }

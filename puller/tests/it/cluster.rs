@@ -30,7 +30,6 @@ pub(crate) struct Cluster {
 
 pub(crate) struct Puller {
     pub(crate) process: Process,
-    pub(crate) config: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) serve: u16,
     pub(crate) status: u16,
@@ -158,7 +157,6 @@ impl Configured {
         command.envs(environment.iter().copied()).stderr(log).stdout(Stdio::null());
         Puller {
             process: Process::spawn(&mut command).unwrap(),
-            config: self.config.clone(),
             log: self.log.clone(),
             serve: self.serve,
             status: self.status,

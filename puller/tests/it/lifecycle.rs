@@ -1,6 +1,11 @@
 //! Starting, being looked at, ending.
 
-use std::{fs, process::Output};
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    process::Output,
+    time::{Duration, SystemTime},
+};
 
 use longshore_core::Outcome;
 use longshore_tests::wait_until;
@@ -128,4 +133,48 @@ async fn the_seeds_own_file_runs_with_places_overridden_by_the_environment() {
     assert!(output.status.success(), "{}", text(&output));
     let report = cluster.report_of(&job).await;
     assert_eq!(report.node_id.unwrap().as_str(), "5");
+}
+
+#[tokio::test]
+async fn partials_that_nobody_came_back_for_are_swept_at_the_start_and_others_stay() {
+    let cluster = Cluster::start();
+    let config = cluster.configure("1", "", "");
+    assert!(config.command(&["init"]).status().unwrap().success());
+    let left = |age: Duration| {
+        let job = longshore_core::JobId::fresh().to_string();
+        let folder = config.store.join(".incoming").join(&job);
+        fs::create_dir_all(folder.join("backup")).unwrap();
+        fs::write(folder.join("backup/x"), "partial").unwrap();
+        let names = fs::File::create(folder.join("names")).unwrap();
+        names.set_modified(SystemTime::now() - age).unwrap();
+        job
+    };
+    let old = left(Duration::from_secs(80 * 3600));
+    let young = left(Duration::from_secs(3600));
+    let puller = config.start(&[]);
+    wait_until("the old one is gone", SOON, async || !incoming(&puller.store).contains(&old)).await;
+    assert_eq!(incoming(&puller.store), [young]);
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told_of_the_start_and_of_the_end() {
+    let cluster = Cluster::start();
+    let path = cluster.folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    let heard = |wanted: &str| {
+        let mut buffer = [0; 256];
+        loop {
+            let length = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("no {wanted}: {error}"));
+            if String::from_utf8_lossy(&buffer[..length]).contains(wanted) {
+                return;
+            }
+        }
+    };
+    let puller = cluster.configure("1", "", "").start(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    heard("READY=1");
+    heard("WATCHDOG=1");
+    puller.process.signal(Signal::TERM);
+    heard("STOPPING=1");
+    assert!(puller.ended().await.success());
 }
