@@ -175,7 +175,10 @@ fn elasticsearch_restarted_and_the_indexer_killed_in_the_middle_lose_nothing() {
 /// No half transfers on the nodes, nothing waiting, nothing under lease.
 fn assert_nothing_left(cluster: &Cluster, nodes: usize) {
     for node in 0..nodes {
-        assert_eq!(names_in(&cluster.store(node).join(".incoming")), BTreeSet::new(), "half transfers on node {node}");
+        // A transfer's folder goes after its report is written.
+        wait_until_blocking(&format!("no half transfer is left on node {node}"), SOON, || {
+            names_in(&cluster.store(node).join(".incoming")).is_empty()
+        });
     }
     let mut redis = cluster.redis.connection();
     for key in ["level1", "longshore:leases", "longshore:delayed", "longshore:dead"] {
