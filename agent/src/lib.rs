@@ -17,6 +17,7 @@ pub mod push;
 pub mod rsync_version;
 pub mod run;
 pub mod script;
+mod section;
 pub mod settings;
 pub mod slot;
 pub mod spool;
