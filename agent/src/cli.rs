@@ -30,8 +30,11 @@ Examples:
 In the crontab:
   0 * * * *  root  /usr/bin/longshore-agent run
 
-Exit codes: 0 all is well; 1 a script, a log or a file was wrong (it is reported); 75 kept on disk, because the queue
-is away; 64 usage; 78 configuration.";
+Exit codes:
+   0  all is well
+   1  a script, a log or a file was wrong; it is reported
+  75  the queue is away; results are kept on disk, for the next run or flush
+  64  usage, 78 configuration";
 
 /// What the agent does.
 #[derive(Debug, Subcommand)]
