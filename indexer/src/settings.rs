@@ -58,7 +58,7 @@ pub struct StreamSettings {
 
 impl Default for StreamSettings {
     fn default() -> Self {
-        Self { batch: 5000, workers: 2, consumer: None, adopt_after: Span::seconds(300) }
+        Self { batch: 10_000, workers: 2, consumer: None, adopt_after: Span::seconds(300) }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Writing entries: bulk requests no larger than a few megabytes, and the result of each item by itself. HTTP 200 says
 //! nothing about the items; each has a status of its own.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use longshore_core::{
     BackupType, BusinessId, InstanceName, JobId, Millis, NodeId, Outcome, RelativePath, Report, ServerId,
@@ -131,7 +133,7 @@ pub(super) async fn put(link: &Link, names: &Names, reports: &[Report]) -> Resul
 /// too large is refused.
 async fn send(link: &Link, body: Bytes, starts: &[(usize, usize)], results: &mut [Option<Put>]) -> Result<()> {
     // Pieces still to be sent, the first last: ranges of `starts`.
-    let mut pieces = vec![0..starts.len()];
+    let mut pieces: Vec<Range<usize>> = std::iter::once(0..starts.len()).collect();
     while let Some(piece) = pieces.pop() {
         let Some(&(first, from)) = starts.get(piece.start).filter(|_| !piece.is_empty()) else { continue };
         let until = starts.get(piece.end).map_or(body.len(), |&(_, until)| until);

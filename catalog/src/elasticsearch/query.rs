@@ -1,6 +1,8 @@
 //! From filters and questions to Elasticsearch's query language. Plain filters: nothing is scored.
 
-use longshore_core::{InstanceKey, Millis, Outcome, chain::FullBackup};
+use longshore_core::{
+    BackupType, BusinessId, InstanceKey, InstanceName, Millis, NodeId, Outcome, ReasonCode, ServerId, chain::FullBackup,
+};
 use serde_json::{Value, json};
 
 use crate::{CountBy, Filter, FreshnessQuery, Order, Result, SearchQuery, TimeSpan, words};
@@ -16,12 +18,12 @@ pub(super) fn of_filter(filter: &Filter) -> Value {
             parts.push(term(field, value));
         }
     };
-    equal("server_id", filter.server_id.as_ref().map(|id| id.as_str()));
-    equal("type", filter.backup_type.as_ref().map(|id| id.as_str()));
-    equal("instance", filter.instance.as_ref().map(|id| id.as_str()));
-    equal("business_id", filter.business_id.as_ref().map(|id| id.as_str()));
-    equal("node_id", filter.node_id.as_ref().map(|id| id.as_str()));
-    equal("reason", filter.reason.as_ref().map(|code| code.as_str()));
+    equal("server_id", filter.server_id.as_ref().map(ServerId::as_str));
+    equal("type", filter.backup_type.as_ref().map(BackupType::as_str));
+    equal("instance", filter.instance.as_ref().map(InstanceName::as_str));
+    equal("business_id", filter.business_id.as_ref().map(BusinessId::as_str));
+    equal("node_id", filter.node_id.as_ref().map(NodeId::as_str));
+    equal("reason", filter.reason.as_ref().map(ReasonCode::as_str));
     if !filter.outcomes.is_empty() {
         parts.push(json!({"terms": {"outcome": filter.outcomes}}));
     }
@@ -127,9 +129,9 @@ pub(super) fn freshness(query: &FreshnessQuery, size: usize, after: Option<&Valu
             parts.push(term(field, value));
         }
     };
-    equal("server_id", query.server_id.as_ref().map(|id| id.as_str()));
-    equal("type", query.backup_type.as_ref().map(|id| id.as_str()));
-    equal("business_id", query.business_id.as_ref().map(|id| id.as_str()));
+    equal("server_id", query.server_id.as_ref().map(ServerId::as_str));
+    equal("type", query.backup_type.as_ref().map(BackupType::as_str));
+    equal("business_id", query.business_id.as_ref().map(BusinessId::as_str));
     if let Some(before) = query.due_before {
         parts.push(json!({"bool": {"minimum_should_match": 1, "should": [
             {"range": {"due_at": {"lt": before}}},

@@ -1,6 +1,6 @@
 //! From a filter to a WHERE clause with its values; nothing of a filter ever becomes SQL text.
 
-use longshore_core::Outcome;
+use longshore_core::{BackupType, BusinessId, InstanceName, NodeId, Outcome, ReasonCode, ServerId};
 use rusqlite::types::Value;
 
 use crate::{Filter, FreshnessQuery, TimeSpan, words};
@@ -16,12 +16,12 @@ impl Conditions {
     /// For the entries that pass `filter`.
     pub(super) fn of_filter(filter: &Filter) -> Self {
         let mut conditions = Self::default();
-        conditions.equal("server_id", filter.server_id.as_ref().map(|id| id.as_str()));
-        conditions.equal("type", filter.backup_type.as_ref().map(|id| id.as_str()));
-        conditions.equal("instance", filter.instance.as_ref().map(|id| id.as_str()));
-        conditions.equal("business_id", filter.business_id.as_ref().map(|id| id.as_str()));
-        conditions.equal("node_id", filter.node_id.as_ref().map(|id| id.as_str()));
-        conditions.equal("reason", filter.reason.as_ref().map(|code| code.as_str()));
+        conditions.equal("server_id", filter.server_id.as_ref().map(ServerId::as_str));
+        conditions.equal("type", filter.backup_type.as_ref().map(BackupType::as_str));
+        conditions.equal("instance", filter.instance.as_ref().map(InstanceName::as_str));
+        conditions.equal("business_id", filter.business_id.as_ref().map(BusinessId::as_str));
+        conditions.equal("node_id", filter.node_id.as_ref().map(NodeId::as_str));
+        conditions.equal("reason", filter.reason.as_ref().map(ReasonCode::as_str));
         conditions.outcomes(&filter.outcomes);
         conditions.span("made_at", filter.made);
         conditions.span("stored_at", filter.stored);
@@ -34,9 +34,9 @@ impl Conditions {
     /// For the instances that `query` asks for.
     pub(super) fn of_freshness(query: &FreshnessQuery) -> Self {
         let mut conditions = Self::default();
-        conditions.equal("freshness.server_id", query.server_id.as_ref().map(|id| id.as_str()));
-        conditions.equal("type", query.backup_type.as_ref().map(|id| id.as_str()));
-        conditions.equal("business_id", query.business_id.as_ref().map(|id| id.as_str()));
+        conditions.equal("freshness.server_id", query.server_id.as_ref().map(ServerId::as_str));
+        conditions.equal("type", query.backup_type.as_ref().map(BackupType::as_str));
+        conditions.equal("business_id", query.business_id.as_ref().map(BusinessId::as_str));
         if let Some(before) = query.due_before {
             conditions.add("(due_at IS NULL OR due_at < ?)", [before.0.into()]);
         }

@@ -1,6 +1,6 @@
 //! What the writer does, each inside one transaction.
 
-use longshore_core::InstanceKey;
+use longshore_core::{InstanceKey, NodeId};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::{Freshness, HostSeen, Put, entry::Entry};
@@ -44,7 +44,7 @@ pub(super) fn put(transaction: &Transaction<'_>, entry: &Entry<'_>) -> rusqlite:
                 job.backup_type.as_str(),
                 job.instance.as_str(),
                 job.business_id.as_str(),
-                entry.report.node_id.as_ref().map(|node| node.as_str()),
+                entry.report.node_id.as_ref().map(NodeId::as_str),
                 entry.report.outcome.as_str(),
                 entry.report.reason.as_ref().map(|reason| reason.code.as_str()),
                 job.made_at.0,

@@ -1,4 +1,5 @@
 //! The catalog against real back-ends.
+#![allow(clippy::unwrap_used)]
 
 mod contract;
 mod elasticsearch;
