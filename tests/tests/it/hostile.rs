@@ -62,7 +62,8 @@ fn hostile_jobs_are_refused_with_a_record_and_the_next_one_is_stored() {
     let refusals: Vec<_> = entries.iter().filter(|entry| entry.report.outcome == Outcome::Refused).collect();
     assert_eq!(refusals.len(), refused.len(), "one record for each");
     assert!(refusals.iter().all(|entry| entry.report.reason.is_some() && entry.report.path.is_none()));
-    let unsafe_paths = refusals.iter().filter(|entry| entry.report.reason.as_ref().unwrap().code == ReasonCode::UnsafePath);
+    let unsafe_paths =
+        refusals.iter().filter(|entry| entry.report.reason.as_ref().unwrap().code == ReasonCode::UnsafePath);
     assert!(unsafe_paths.count() >= 8, "climbing paths and options are told from mere nonsense");
     let dead: u64 = redis::cmd("ZCARD").arg("longshore:dead").query(&mut redis).unwrap();
     assert_eq!(dead, (refused.len() + undecodable.len()) as u64, "all are kept for a person");
@@ -78,7 +79,9 @@ fn maker_entry_is_stored(ledger: &Ledger, maker: &Maker) {
     assert_eq!(names.len(), 1);
     wait_until_blocking("the good job after them is stored", Duration::from_secs(60), || {
         ledger.entries().is_some_and(|entries| {
-            entries.iter().any(|entry| entry.is_good() && entry.report.job.name().is_some_and(|name| names.contains(name)))
+            entries
+                .iter()
+                .any(|entry| entry.is_good() && entry.report.job.name().is_some_and(|name| names.contains(name)))
         })
     });
 }
