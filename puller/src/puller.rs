@@ -58,6 +58,8 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
         let sweeps = tokio::spawn(sweep(Arc::clone(&node), beside.clone()));
         Box::pin(claim_until(&node, until, &ending, shutdown)).await;
         sweeps.abort();
+    } else {
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
     }
     beside.cancel();
     let _ = beats.await;
