@@ -1,12 +1,17 @@
 //! What every handler is given: settings, secrets, the registry, and the services that we look at.
 
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use longshore_catalog::{Catalog, CatalogError};
 use longshore_core::metrics::Metrics;
+use tokio::sync::Mutex;
 
 use crate::{
-    api::problem::Problem,
+    api::{problem::Problem, summary::InstanceCounts},
     clusters::Cluster,
     keys::Keys,
     measures::Measures,
@@ -14,6 +19,8 @@ use crate::{
     settings::Settings,
     watch::{Silence, Watch},
 };
+
+const COUNTS_HOLD: Duration = Duration::from_secs(5);
 
 /// The parts that [`App`] is made of.
 #[derive(Debug)]
@@ -38,13 +45,14 @@ pub struct Parts {
 #[derive(Debug, Clone)]
 pub struct App {
     parts: Arc<Parts>,
+    counted: Arc<Mutex<Option<(Instant, InstanceCounts)>>>,
     started: Instant,
 }
 
 impl App {
     /// Of its parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), started: Instant::now() }
+        Self { parts: Arc::new(parts), counted: Arc::default(), started: Instant::now() }
     }
 
     /// The configuration.
@@ -75,6 +83,25 @@ impl App {
     /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.parts.metrics
+    }
+
+    /// Counts of instances, made at most every 5 s however many look: to count them is to read them all.
+    ///
+    /// # Errors
+    /// Of `count`.
+    pub async fn counted(
+        &self,
+        count: impl Future<Output = Result<InstanceCounts, Problem>>,
+    ) -> Result<InstanceCounts, Problem> {
+        let mut counted = self.counted.lock().await;
+        if let Some((at, counts)) = counted.as_ref()
+            && at.elapsed() < COUNTS_HOLD
+        {
+            return Ok(counts.clone());
+        }
+        let counts = count.await?;
+        *counted = Some((Instant::now(), counts.clone()));
+        Ok(counts)
     }
 
     /// The values behind the metrics.

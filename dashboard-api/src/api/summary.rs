@@ -117,7 +117,7 @@ pub(crate) async fn now(app: &App) -> Result<Summary, Problem> {
     });
     let clusters = clusters.collect();
     let (stored, last_day, instances) = match backups(app, now).await {
-        Ok((stored, last_day)) => (Some(stored), Some(last_day), instance_counts(app).await.ok()),
+        Ok((stored, last_day)) => (Some(stored), Some(last_day), app.counted(instance_counts(app)).await.ok()),
         Err(_) => (None, None, None),
     };
     let kind = app.settings().catalog.kind.as_str();
