@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     BackupType, BusinessId, InstanceName, Job, JobId, Millis, QueueName, ReasonCode, ServerId,
-    job::{JOB_VERSION, MAX_JOB_BYTES},
+    job::{AgentStamp, JOB_VERSION, MAX_JOB_BYTES},
     legacy::{self, Seed, SeedError},
     report::Reason,
 };
@@ -32,7 +32,8 @@ pub enum Incoming {
     Undecodable(Reason),
 }
 
-/// Reads one inbox entry of `queue`; the job's own `queue` is overwritten by it, since the list is what counts.
+/// Reads one inbox entry of `queue`. A job keeps its own `queue`, which its signature covers, although the list where it was
+/// found is what counts; what is read without one (a seed message, a refusal) gets this.
 pub fn read(bytes: &[u8], queue: &QueueName) -> Incoming {
     if bytes.len() > MAX_JOB_BYTES {
         let text = format!("{} bytes; a job has at most {MAX_JOB_BYTES}", bytes.len());
@@ -53,7 +54,7 @@ pub fn read(bytes: &[u8], queue: &QueueName) -> Incoming {
         }
         None => return refuse(ReasonCode::Malformed, "neither a version nor a seed message".to_owned()),
     }
-    let mut job: Job = match serde_path_to_error::deserialize(&value) {
+    let job: Job = match serde_path_to_error::deserialize(&value) {
         Ok(job) => job,
         Err(error) => {
             let field = error.path().to_string();
@@ -66,7 +67,6 @@ pub fn read(bytes: &[u8], queue: &QueueName) -> Incoming {
     if job.source.is_none() || job.content.is_none() {
         return refuse(ReasonCode::Malformed, "source or content is missing: nothing to fetch".to_owned());
     }
-    job.queue = queue.clone();
     Incoming::Job(Box::new(job))
 }
 
@@ -113,7 +113,8 @@ fn refused(value: &Value, queue: &QueueName, reason: Reason) -> Incoming {
             content: None,
             chain: None,
             script: None,
-            agent: None,
+            // With it the agent that made the job is told of its end, and offers it no more.
+            agent: id::<AgentStamp>(value, ["agent", "agent"]),
             signature: None,
             extra: serde_json::Map::new(),
         }),
@@ -127,6 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::canonical::signed_bytes;
 
     fn queue() -> QueueName {
         QueueName::new("level1").unwrap()
@@ -173,6 +175,19 @@ mod tests {
         assert_eq!(code(read(b"\xff\xfe", &queue())), "undecodable malformed");
         assert_eq!(code(read(b"[]", &queue())), "undecodable malformed");
         assert_eq!(code(read(&vec![b' '; 10 << 20], &queue())), "undecodable too_large");
+    }
+
+    #[test]
+    fn a_job_has_the_bytes_that_were_signed_wherever_it_is_found() {
+        let mut sent = example();
+        sent["signature"] = "x".into();
+        for place in ["", "/source", "/content", "/chain", "/script", "/agent"] {
+            sent.pointer_mut(place).unwrap()["later"] = place.into();
+        }
+        let Incoming::Job(job) = read(sent.to_string().as_bytes(), &QueueName::new("elsewhere").unwrap()) else {
+            panic!("not a job")
+        };
+        assert_eq!(signed_bytes(&job).unwrap(), signed_bytes(&sent).unwrap());
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct Job {
     pub made_at: Millis,
     /// How often this instance is backed up.
     pub interval_seconds: u64,
-    /// The level it waits in.
+    /// The level it was made for. It waits in the one whose inbox it was found in, nearly always the same.
     pub queue: QueueName,
     /// Where to fetch it. `None` in the report of a run that made nothing.
     pub source: Option<Source>,

@@ -128,6 +128,8 @@ async fn a_refused_job_is_reported_and_kept_and_never_claimed() {
     let dead = cluster.queue.dead_letters(0, 10).await.unwrap();
     assert!(matches!(&dead.letters[0].remains, Remains::Bytes { job: Some(job), .. } if *job == id));
     crate::cluster::idle(cluster.claim("1", &["level1"], ROOM).await);
+    // The agent that made it is told, else it would offer it with each run, to be refused and kept each time.
+    assert_eq!(cluster.queue.mailbox(&server_id("111111")).await.unwrap()[&id].outcome, Outcome::Refused);
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ async fn a_host_s_failure_is_written_once_and_its_mailbox_knows() {
     for _ in 0..2 {
         cluster.queue.report(&report).await.unwrap();
     }
-    assert_eq!(cluster.reports().await, [report.clone()]);
+    assert_eq!(cluster.reports().await, std::slice::from_ref(&report));
     let mailbox = cluster.queue.mailbox(&report.job.server_id).await.unwrap();
     assert_eq!(mailbox[&report.job.id].revision, report.revision);
     // And after the agent has cleaned up, for a while.
@@ -161,7 +161,7 @@ async fn a_reader_waits_for_the_first_entry_and_no_longer_than_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_goes_on_after_its_connection_was_cut_and_after_redis_was_restarted() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_durable();
     let mut reader = cluster.queue.reports("indexers", "one");
     let mut seen = Vec::new();
     for round in 0..6 {
