@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{HeldLease, Queue, claim::micros, script};
+use super::{HeldLease, Queue, claim::micros, host::mail, script};
 use crate::{Job, Millis, NodeId, Report, redis_link::LinkError, report::Reason};
 
 /// A job held by a node until `expires_at`.
@@ -70,7 +70,8 @@ impl Queue {
         self.extend(held, lease, "1").await
     }
 
-    /// Ends the job with its report, which must carry the lease's revision.
+    /// Ends the job with its report, which must carry the lease's revision. Of a job that the server knows nothing of (it ended
+    /// more than an hour ago, or was lost) the report is written, since its backup may be the only one.
     ///
     /// # Errors
     /// [`LinkError`]; when it is transient, settle again: the answer is then [`Settled::AlreadyYours`] if it was done.
@@ -83,7 +84,7 @@ impl Queue {
         call.arg(if end == End::Bury { "bury" } else { "final" });
         call.arg(report.reason.as_ref().map_or("", |reason| reason.code.as_str()));
         call.arg(report.reason.as_ref().map_or("", |reason| reason.text.as_str()));
-        call.arg(held.job.server_id.as_str());
+        call.arg(held.job.server_id.as_str()).arg(mail(&held.job));
         let answer: String = self.run(&call).await?;
         Ok(match answer.as_str() {
             "done" => Settled::Done,

@@ -71,6 +71,24 @@ async fn settling_again_is_recognized_even_when_the_agent_was_quicker() {
 }
 
 #[tokio::test]
+async fn a_report_that_nobody_remembers_is_written_again_rather_than_its_backup_given_up() {
+    let cluster = Cluster::start();
+    cluster.admit(&[job("level1", "a", 1)]).await;
+    let lease = cluster.lease("1", &["level1"]).await;
+    cluster.store(&lease).await;
+    cluster.queue.acknowledge(&lease.job.server_id, &[lease.job.id]).await.unwrap();
+    // The node was off for longer than an end is remembered, and doesn't know whether it had settled.
+    let ended = format!("longshore:ended:{}", lease.job.id);
+    let () = redis::cmd("DEL").arg(&ended).query(&mut cluster.redis.connection()).unwrap();
+    assert_eq!(cluster.store(&lease).await, Settled::Done);
+    assert_eq!(cluster.store(&lease).await, Settled::AlreadyYours);
+    // The same report under the same revision, which the catalog takes for one.
+    assert_eq!(cluster.reports().await, [stored(&lease), stored(&lease)]);
+    assert_eq!(cluster.queue.mailbox(&lease.job.server_id).await.unwrap().len(), 1);
+    assert_eq!(cluster.keys("job:"), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn burying_again_is_recognized_too() {
     let cluster = Cluster::start();
     cluster.admit(&[job("level1", "a", 1)]).await;
