@@ -104,7 +104,7 @@ pub fn read(value: Value, queue: &QueueName) -> Result<Seed, SeedError> {
         let text = if log.is_empty() { "the host reported a failure without a text" } else { log };
         return Ok(Seed::Failure { job: Box::new(job), reason: Reason::new(ReasonCode::SeedFailure, text) });
     }
-    match fetchable(&message, filename) {
+    match fetchable(&message, filename, made_at) {
         Ok((source, chain)) => {
             job.source = Some(source);
             job.content = Some(Content {
@@ -115,15 +115,15 @@ pub fn read(value: Value, queue: &QueueName) -> Result<Seed, SeedError> {
                 blake3: None,
                 extra: serde_json::Map::new(),
             });
-            job.chain = chain;
+            job.chain = Some(chain);
             Ok(Seed::Job(Box::new(job)))
         }
         Err(reason) => Err(SeedError::Unsafe { job: Box::new(job), reason }),
     }
 }
 
-/// Where the file is, and its chain; or which field is not safe.
-fn fetchable(message: &Message, filename: Option<&str>) -> Result<(Source, Option<ChainLink>), String> {
+/// Where the file is, and its place in a chain; or which field is not safe.
+fn fetchable(message: &Message, filename: Option<&str>, made_at: Millis) -> Result<(Source, ChainLink), String> {
     let name = RelativePath::new(filename.unwrap_or_default()).map_err(|error| format!("filename: {error}"))?;
     let model = message.rsync_model.as_deref().unwrap_or_default().trim_matches('/');
     let (module, folder) = model.split_once('/').unwrap_or((model, ""));
@@ -142,31 +142,30 @@ fn fetchable(message: &Message, filename: Option<&str>) -> Result<(Source, Optio
         path,
         extra: serde_json::Map::new(),
     };
-    let Some(full_name) = present(message.last_all_filename.as_deref()) else { return Ok((source, None)) };
-    let full = FullBackup {
-        name: RelativePath::new(full_name).map_err(|error| format!("last_all_filename: {error}"))?,
-        made_at: seconds_field(message.last_all_time.unwrap_or(0.0), "last_all_time")
-            .map_err(|error| error.to_string())?,
+    // The seed's client names a full in the increments of it only. A message that names none is a full, which increments to come
+    // may name, by its file and by the time of its run.
+    let named = match present(message.last_all_filename.as_deref()) {
+        Some(full_name) => RelativePath::new(full_name).map_err(|error| format!("last_all_filename: {error}"))?,
+        None => name.clone(),
     };
-    let is_full = full.name == name;
+    let position = if named == name { ChainPosition::Full } else { ChainPosition::Increment };
+    let full_made_at = match message.last_all_time {
+        Some(seconds) if seconds != 0.0 => {
+            seconds_field(seconds, "last_all_time").map_err(|error| error.to_string())?
+        }
+        _ if position == ChainPosition::Full => made_at,
+        _ => Millis(0),
+    };
     let chain = ChainLink {
-        position: if is_full { ChainPosition::Full } else { ChainPosition::Increment },
-        full: FullBackup {
-            // A seed full that does not tell its time is as old as its own message.
-            made_at: if is_full && full.made_at == Millis(0) {
-                seconds_field(message.create_time, "create_time").map_err(|error| error.to_string())?
-            } else {
-                full.made_at
-            },
-            name: full.name,
-        },
+        position,
+        full: FullBackup { name: named, made_at: full_made_at },
         previous: None,
         sequence: None,
         from: None,
         to: None,
         extra: serde_json::Map::new(),
     };
-    Ok((source, Some(chain)))
+    Ok((source, chain))
 }
 
 /// Old clients write `None` for null.
@@ -233,6 +232,23 @@ mod tests {
         other["filename"] = "other.xb".into();
         let Seed::Job(other) = read(other, &level1()).unwrap() else { panic!() };
         assert_ne!(other.id, job.id);
+    }
+
+    #[test]
+    fn a_seed_full_which_names_none_is_the_one_that_its_increments_name() {
+        let increment = fixture(include_str!("../fixtures/seed-success.json"));
+        let mut full = increment.clone();
+        full["filename"] = increment["last_all_filename"].clone();
+        full["create_time"] = increment["last_all_time"].clone();
+        (full["last_all_filename"], full["last_all_time"]) = (Value::Null, 0.into());
+        let chain = |value| match read(value, &level1()).unwrap() {
+            Seed::Job(job) => (job.id, job.chain.unwrap()),
+            Seed::Failure { .. } => panic!("not a job"),
+        };
+        let (full, increment) = (chain(full), chain(increment));
+        assert_eq!(full.1.position, ChainPosition::Full);
+        let links = [(full.0, &full.1), (increment.0, &increment.1)];
+        assert_eq!(crate::chain::judge(links), crate::chain::ChainState::Unproven);
     }
 
     #[test]
