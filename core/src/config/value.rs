@@ -40,6 +40,10 @@ impl Node {
         Self::new(Value::Word(text.into()), origin)
     }
 
+    fn is_table(&self) -> bool {
+        matches!(self.value, Value::Table(_))
+    }
+
     /// The node below this one at `key`: a key of a table, or the number, from 0, of an item of a list.
     fn child(&self, key: &str) -> Option<&Self> {
         match &self.value {
@@ -79,14 +83,16 @@ impl Node {
     }
 
     /// Lays `over` on this: tables are joined key by key, anything else is replaced. `x` and `x_file` are two ways to say
-    /// one thing, so a layer that says one of them takes the other of an earlier layer away.
+    /// one secret, so a layer that says one of them takes the other of an earlier layer away; of tables they are two names.
     pub(super) fn lay_over(&mut self, over: Self) {
         match (&mut self.value, over.value) {
             (Value::Table(base), Value::Table(over)) => {
-                for key in over.keys() {
-                    base.remove(&format!("{key}_file"));
-                    if let Some(plain) = key.strip_suffix("_file") {
-                        base.remove(plain);
+                for (key, _) in over.iter().filter(|(_, node)| !node.is_table()) {
+                    let plain = key.strip_suffix("_file").map(str::to_owned);
+                    for other in plain.into_iter().chain([format!("{key}_file")]) {
+                        if base.get(&other).is_some_and(|node| !node.is_table()) {
+                            base.remove(&other);
+                        }
                     }
                 }
                 for (key, node) in over {

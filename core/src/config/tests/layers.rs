@@ -60,6 +60,18 @@ fn a_variable_finds_the_instance_that_a_file_named() {
 }
 
 #[test]
+fn a_table_is_not_taken_for_the_file_of_a_secret_of_its_name() {
+    let section = |name: &str| {
+        format!("[instance.{name}]\ntype = \"t\"\ninstance = \"{name}\"\nback_log = \"/l\"\nscript = \"s\"\n")
+    };
+    let main = format!("server_id = \"1\"\n{}{}", section("db"), section("web_file"));
+    let more = section("db_file") + &section("web");
+    let case = Case::new(&[("x.toml", &main), ("conf.d/more.toml", &more)]);
+    let loaded = case.load::<Host>(&HOST, "x.toml").expect("loaded");
+    assert_eq!(loaded.value.instance.keys().collect::<Vec<_>>(), ["db", "db_file", "web", "web_file"]);
+}
+
+#[test]
 fn an_empty_variable_takes_an_optional_value_away() {
     let case = Case::new(&[("x.toml", "rate = \"1MB\"\n")]).variable("LONGSHORE__RATE", "");
     assert_eq!(case.load::<Node>(&NODE, "x.toml").expect("loaded").value.rate, None);
