@@ -63,7 +63,7 @@ pub enum Command {
     Check,
     /// Hand over a file or directory by hand, or from any tool
     ///
-    /// Storage nodes fetch it through rsync, so it must lie below the back_dir of a section, or below that of [submit].
+    /// Storage nodes fetch it through rsync, so it must lie below the back_dir of a section, or below that of `[submit]`.
     Submit {
         /// The file or directory
         #[arg(value_name = "FILE")]

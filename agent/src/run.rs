@@ -236,7 +236,8 @@ impl Agent {
                 continue;
             }
             if let Ok(Some(_lock)) = folder.lock() {
-                wrong |= matches!(self.finish_earlier(&folder).await, Earlier::Finished { wrong: true });
+                wrong |=
+                    matches!(self.finish_earlier(&folder).await, Earlier::Finished { wrong: true } | Earlier::Nowhere);
             }
         }
         wrong

@@ -52,6 +52,10 @@ impl Agent {
                 return skipped(plan);
             }
             Earlier::Stopped => return skipped(plan),
+            Earlier::Nowhere => {
+                tracing::error!(section, %instance, "skipped: the result of its earlier run cannot be kept, and is not given up");
+                return SectionEnd { wrong: true, ..skipped(plan) };
+            }
         }
         let (back_log, last_all_log) = match look_at_logs(plan) {
             Ok(logs) => logs,
@@ -76,22 +80,19 @@ impl Agent {
             print_output(section, &outcome);
         }
         let end = self.conclude(&folder, &intent, outcome).await;
-        let outcome = match &end {
-            Some(true) => SectionOutcome::Ok,
-            Some(false) | None => SectionOutcome::Failed,
-        };
-        wrong |= end != Some(true);
+        let outcome = if end == Some(Kept::Made) { SectionOutcome::Ok } else { SectionOutcome::Failed };
+        wrong |= end != Some(Kept::Made);
         drop::<InstanceLock>(lock);
         SectionEnd { beat: section_beat(section, instance, outcome, Some(intent.job)), wrong }
     }
 
-    /// From a script's end to the spool. Tells whether a job was made; `None` when neither could be kept.
+    /// From a script's end to the spool, and the intent's end. `None` when it did not come to a result.
     async fn conclude(
         &self,
         folder: &InstanceFolder,
         intent: &Intent,
         outcome: Result<Outcome, String>,
-    ) -> Option<bool> {
+    ) -> Option<Kept> {
         let (stop, intent_too, folder_too) = (Arc::clone(&self.stop), intent.clone(), folder.clone());
         let finished = tokio::task::spawn_blocking(move || {
             finish::finish(&folder_too, &intent_too, outcome.as_ref().map_err(String::as_str), &stop)
@@ -108,29 +109,37 @@ impl Agent {
             }
         };
         tell_result(&intent.plan.section, &spooled, examined);
-        self.keep(folder, &spooled).await.then_some(spooled.failure.is_none())
+        let kept = self.keep(&spooled).await;
+        if matches!(kept, Kept::Made | Kept::Failure) {
+            if let Err(error) = folder.remove_intent() {
+                tracing::error!("{error}");
+            }
+            step::reached("agent.intent_removed");
+            self.wake.notify_one();
+        }
+        Some(kept)
     }
 
-    /// Spools a result, and ends its intent. When the disk does not take it, it goes to the queue at once, and the intent
-    /// stays, so that the next run does what could not be done now.
-    async fn keep(&self, folder: &InstanceFolder, spooled: &Spooled) -> bool {
+    /// Spools a result. When the disk does not take it, it goes to the queue at once; its intent then stays, so that the next
+    /// run does what could not be done now.
+    async fn keep(&self, spooled: &Spooled) -> Kept {
         match self.pusher.spool().put(spooled) {
             Ok(()) => {
                 step::reached("agent.spooled");
-                if let Err(error) = folder.remove_intent() {
-                    tracing::error!("{error}");
-                }
-                step::reached("agent.intent_removed");
-                self.wake.notify_one();
-                true
+                if spooled.failure.is_none() { Kept::Made } else { Kept::Failure }
             }
             Err(error) => {
                 let job = spooled.job.id;
                 match self.pusher.push_unspooled(spooled).await {
-                    Ok(()) => tracing::error!(%job, "{error}; pushed without being kept. Make room on that disk"),
-                    Err(away) => tracing::error!(%job, "{error}; and it could not be pushed either: {away}"),
+                    Ok(()) => {
+                        tracing::error!(%job, "{error}; pushed without being kept. Make room on that disk");
+                        Kept::Pushed
+                    }
+                    Err(away) => {
+                        tracing::error!(%job, "{error}; and it could not be pushed either: {away}");
+                        Kept::Nowhere
+                    }
                 }
-                false
             }
         }
     }
@@ -148,7 +157,9 @@ impl Agent {
         let spooled = Spooled { v: SPOOL_VERSION, job: plan.job(JobId::fresh(), now), failure };
         tell_result(&plan.section, &spooled, None);
         finish::remember(folder, Some(&plan.section), &spooled);
-        self.keep(folder, &spooled).await;
+        // Without touching an intent: where the lock could not be taken, it is another run's.
+        self.keep(&spooled).await;
+        self.wake.notify_one();
         let beat = section_beat(&plan.section, plan.key(), SectionOutcome::Failed, Some(spooled.job.id));
         SectionEnd { beat, wrong: true }
     }
@@ -188,7 +199,8 @@ impl Agent {
         };
         tracing::warn!(%job, %instance, made_at = %intent.made_at, "finishing an earlier run, whose agent was killed");
         match self.conclude(folder, &intent, outcome).await {
-            Some(made) => Earlier::Finished { wrong: !made },
+            Some(Kept::Nowhere) => Earlier::Nowhere,
+            Some(kept) => Earlier::Finished { wrong: kept != Kept::Made },
             None if self.shutdown.is_requested() => Earlier::Stopped,
             None => Earlier::Finished { wrong: true },
         }
@@ -203,6 +215,21 @@ pub(crate) enum Earlier {
     Runs,
     /// The agent was told to stop before it was finished.
     Stopped,
+    /// Its result is in its intent only, which a new run would overwrite.
+    Nowhere,
+}
+
+/// Where a run's result is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// In the spool: a job.
+    Made,
+    /// In the spool: a failure.
+    Failure,
+    /// In the queue; the disk did not take it.
+    Pushed,
+    /// Neither the disk nor the queue took it.
+    Nowhere,
 }
 
 /// Syncs the intent, and waits until a log written from now on can be told from the one before: until the file system's

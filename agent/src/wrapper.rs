@@ -16,7 +16,7 @@ use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
     process::{Child, Command},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal as SignalStream, SignalKind, signal},
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -58,6 +58,8 @@ async fn run_script(intent: &Intent, folder: &InstanceFolder) -> Outcome {
     let began = Instant::now();
     let tail = Arc::new(Mutex::new(Tail::default()));
     let mut left_running = false;
+    // Before the script starts: TERM must never end the wrapper and leave its script behind.
+    let terminated = signal(SignalKind::terminate()).ok();
     let end = match start(intent, &tail) {
         Ok((child, reading)) => {
             let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -66,7 +68,7 @@ async fn run_script(intent: &Intent, folder: &InstanceFolder) -> Outcome {
                 let _ = folder.write_process(&process);
             }
             step::reached("wrapper.script_started");
-            let end = await_end(child, group, intent.plan.timeout).await;
+            let end = await_end(child, group, terminated, intent.plan.timeout).await;
             let _ = timeout(OUTPUT_SETTLES_WITHIN, reading).await;
             left_running = group.is_some_and(|group| test_kill_process_group(group).is_ok());
             end
@@ -117,9 +119,13 @@ fn start(intent: &Intent, tail: &Arc<Mutex<Tail>>) -> io::Result<(Child, tokio::
 }
 
 /// Waits for the script, its timeout, or TERM from the agent.
-async fn await_end(mut child: Child, group: Option<Pid>, limit: Duration) -> ScriptEnd {
+async fn await_end(
+    mut child: Child,
+    group: Option<Pid>,
+    mut terminated: Option<SignalStream>,
+    limit: Duration,
+) -> ScriptEnd {
     let deadline = Instant::now() + limit;
-    let mut terminated = signal(SignalKind::terminate()).ok();
     let told_to_stop = async {
         match &mut terminated {
             Some(signal) => signal.recv().await,

@@ -205,6 +205,23 @@ fn what_was_begun_for_a_section_that_is_gone_is_finished_too() {
 }
 
 #[test]
+fn a_run_that_cannot_take_the_lock_leaves_what_an_earlier_one_began() {
+    let host = chained();
+    killed_at(&host, "agent.script_ended");
+    let lock = host.state().join("instances/111111/folder/db/lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let said = host.expect(&["run"], 1);
+    assert!(said.contains(lock.to_str().unwrap()), "{said}");
+    fs::remove_dir(&lock).unwrap();
+    host.expect(&["run"], 0);
+    let mut reports = settled(&host);
+    reports.retain(|_, report| report.reason.as_ref().is_none_or(|reason| reason.code != ReasonCode::ScriptStart));
+    assert_all_stored(&host, "agent.script_ended", &reports);
+    assert_eq!(reports.len(), 2);
+}
+
+#[test]
 fn a_submitted_file_that_was_spooled_is_pushed_by_the_next_run() {
     let host = chained();
     fs::write(host.data().join("by-hand"), "x").unwrap();

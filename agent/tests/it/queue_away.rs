@@ -107,3 +107,23 @@ fn a_full_disk_is_named_and_the_result_is_pushed_all_the_same() {
     assert_eq!(host.inbox("level1").len(), 3);
     assert_eq!(host.spooled("sent").len(), 3);
 }
+
+#[test]
+fn a_result_that_neither_disk_nor_queue_took_is_not_overwritten_by_the_next_run() {
+    let host = Host::start();
+    let script = format!("echo run >> {}/runs\n{GOOD_SCRIPT}", host.data().display());
+    host.section("web", &script, "");
+    host.expect(&["run"], 0);
+    fs::remove_dir_all(host.state().join("spool")).unwrap();
+    fs::write(host.state().join("spool"), "").unwrap();
+    host.redis.stop();
+    for _ in 0..2 {
+        let said = host.expect(&["run"], 1);
+        assert!(said.contains("could not be pushed either"), "{said}");
+    }
+    fs::remove_file(host.state().join("spool")).unwrap();
+    host.redis.start_again();
+    host.expect(&["run"], 0);
+    let runs = fs::read_to_string(host.data().join("runs")).unwrap().lines().count();
+    assert_eq!(host.inbox("level1").len() + host.reports().len(), runs, "each script that ran has its result");
+}

@@ -126,6 +126,21 @@ fn an_agent_that_is_told_to_stop_ends_its_scripts_and_reports_them() {
 }
 
 #[test]
+fn a_wrapper_that_is_told_to_stop_at_its_scripts_first_breath_ends_the_script() {
+    let host = Host::start();
+    let script = format!("kill -TERM $PPID; echo $$ > {0}/pid; exec sleep 600", host.data().display());
+    host.section("early", &script, "");
+    for round in 1..=10 {
+        host.expect(&["run"], 1);
+        let reason = host.reports().pop().unwrap().reason.unwrap();
+        assert_eq!(reason.code, ReasonCode::ScriptSignal, "round {round}: {}", reason.text);
+        // Empty, where the script was ended while it wrote.
+        let pid = fs::read_to_string(host.data().join("pid")).unwrap_or_default();
+        assert!(pid.trim().is_empty() || !runs(pid.trim()), "round {round}: the script goes on");
+    }
+}
+
+#[test]
 fn a_background_process_that_keeps_the_output_open_does_not_hold_the_run() {
     let host = Host::with(Redis::start(), "");
     let script = format!("sleep 600 & echo $! > {0}/daemon\n{GOOD_SCRIPT}", host.data().display());
