@@ -1,5 +1,7 @@
 //! `longshore`: what operators ask of a cluster, and how they get a backup back. It speaks to longshore-dashboard, and for
 //! the files of a restore to the nodes.
+// The optimiser lays out the whole command as one future, deeper than the default allows.
+#![recursion_limit = "256"]
 
 use longshore_cli::{Arguments, perform};
 use longshore_core::startup;
