@@ -57,19 +57,9 @@ impl Shutdown {
         self.0.cancelled().await;
     }
 
-    /// A request of its own that is also requested by this one.
-    pub fn child(&self) -> Self {
-        Self(self.0.child_token())
-    }
-
     /// `work`'s result, or nothing when the request comes first; then `work` is dropped where it stands.
     pub async fn unless_requested<F: Future>(&self, work: F) -> Option<F::Output> {
         self.0.run_until_cancelled(work).await
-    }
-
-    /// The token itself, for libraries that want one.
-    pub fn token(&self) -> &CancellationToken {
-        &self.0
     }
 }
 
@@ -139,13 +129,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_child_is_requested_with_its_parent_and_not_the_other_way() {
-        let parent = Shutdown::new();
-        let (one, other) = (parent.child(), parent.child());
-        one.request();
-        assert!(one.is_requested() && !other.is_requested() && !parent.is_requested());
+    async fn all_clones_are_one_request_and_work_goes_on_until_it_comes() {
+        let shutdown = Shutdown::new();
+        let other = shutdown.clone();
         assert_eq!(other.unless_requested(async { 7 }).await, Some(7));
-        parent.request();
+        shutdown.request();
+        assert!(other.is_requested());
         assert_eq!(other.unless_requested(std::future::pending::<()>()).await, None);
     }
 }

@@ -14,11 +14,6 @@ impl ByteSize {
         Self(count.saturating_mul(1 << 10))
     }
 
-    /// So many MiB.
-    pub const fn mib(count: u64) -> Self {
-        Self(count.saturating_mul(1 << 20))
-    }
-
     /// So many GiB.
     pub const fn gib(count: u64) -> Self {
         Self(count.saturating_mul(1 << 30))

@@ -58,7 +58,9 @@ impl Queue {
     /// # Errors
     /// [`LinkError`].
     pub async fn renew(&self, held: &Lease, lease: Duration) -> Result<Held, LinkError> {
-        self.extend(held, lease, "0").await
+        let mut call = script::RENEW.prepare_invoke();
+        call.arg(held.job.id.to_string()).arg(held.node_id.as_str()).arg(held.revision).arg(micros(lease));
+        self.run(&call).await.map(still)
     }
 
     /// Asks for the last time before the file gets its final name, and makes the lease good for `lease` from now: after
@@ -67,7 +69,7 @@ impl Queue {
     /// # Errors
     /// [`LinkError`].
     pub async fn commit(&self, held: &Lease, lease: Duration) -> Result<Held, LinkError> {
-        self.extend(held, lease, "1").await
+        self.renew(held, lease).await
     }
 
     /// Ends the job with its report, which must carry the lease's revision. Of a job that the server knows nothing of (it ended
@@ -131,13 +133,6 @@ impl Queue {
         let mut call = script::RETRY.prepare_invoke();
         call.arg(id).arg(node_id.as_str()).arg(revision).arg(micros(delay));
         call.arg(reason.code.as_str()).arg(&reason.text);
-        self.run(&call).await.map(still)
-    }
-
-    async fn extend(&self, held: &Lease, lease: Duration, commit: &str) -> Result<Held, LinkError> {
-        let mut call = script::RENEW.prepare_invoke();
-        call.arg(held.job.id.to_string()).arg(held.node_id.as_str()).arg(held.revision);
-        call.arg(micros(lease)).arg(commit);
         self.run(&call).await.map(still)
     }
 }

@@ -11,7 +11,6 @@ if job[1] ~= 'dead' then
 end
 call('ZREM', DEAD, 'job:' .. id)
 call('HSET', job_key(id), 'state', 'ready', 'attempts', 0, 'node', '')
-call('HDEL', job_key(id), 'committed')
 add_ready(id, job[2], job[3], job[4], job[5], job[6])
 call('PUBLISH', P .. 'wake', job[2])
 return 1

@@ -12,7 +12,6 @@ if job.state ~= 'leased' then
 end
 end_lease(job)
 call('HSET', job_key(job.id), 'state', 'delayed', 'code', ARGV[5], 'text', ARGV[6])
-call('HDEL', job_key(job.id), 'committed')
 call('ZADD', DELAYED, digits(now_micros() + tonumber(ARGV[4])), job.id)
 call('HINCRBY', depth_key(job.queue), 'delayed', 1)
 count_bytes(job.queue, '', job.size)
