@@ -16,7 +16,7 @@ use crate::{
     fetch::{Fetcher, Progress},
     incoming::Incoming,
     settings::Settings,
-    store::{self, CORRUPT, FILES, MANIFEST, SUPERSEDED, Store},
+    store::{self, CORRUPT, FILES, MANIFEST, NEW_MANIFEST, SUPERSEDED, Store},
     verify,
 };
 
@@ -71,7 +71,7 @@ impl Carrier {
         let missing = || Failure::new(ReasonCode::Malformed, "the job has no source or no content");
         let (source, content) = (job.source.as_ref().ok_or_else(missing)?, job.content.as_ref().ok_or_else(missing)?);
         let name = source.path.name().to_owned();
-        if [MANIFEST, FILES].contains(&name.as_str()) {
+        if [MANIFEST, NEW_MANIFEST, FILES].contains(&name.as_str()) {
             let text = format!("a backup can't be called {name}: that name is taken beside every backup");
             return Err(Failure::new(ReasonCode::UnsafePath, text));
         }

@@ -9,8 +9,11 @@ use crate::rsync::exit_code::Fault;
 pub enum Class {
     /// The host or the line: again later, by whoever has room.
     Again,
-    /// This node's own: again later, and this node takes no job for a while.
+    /// This node's disk, though perhaps because of what the job brings: again later, and this node takes no job for a while.
+    /// When the disk takes nothing from anyone, it is as [`Class::NodeUnfit`].
     NodeRests,
+    /// This node's own, whatever the job: given back with nothing counted, and this node takes no job for a while.
+    NodeUnfit,
     /// Not what was announced: fetched once more from its source, then kept for a person.
     Corrupt,
     /// No repetition can help.

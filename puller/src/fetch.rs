@@ -16,12 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use longshore_core::{Content, JobId, Millis, ReasonCode, Source, digest::Xxh3, job::HostAddress, step};
+use longshore_core::{Content, ContentKind, JobId, Millis, ReasonCode, Source, digest::Xxh3, job::HostAddress, step};
 use tokio::{io::AsyncReadExt, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    failure::Failure,
+    failure::{Class, Failure},
     incoming::Incoming,
     rsync::{
         arguments::{self, Checksum, Wanted},
@@ -119,6 +119,7 @@ enum End {
     Exit(ExitStatus),
     Stalled,
     TooMuch(u64),
+    TooManyFiles,
     Stopped,
 }
 
@@ -200,6 +201,10 @@ impl Fetcher {
                 ReasonCode::SizeDiffers,
                 format!("{} bytes were announced, and more than {bytes} came", content.size_bytes),
             )),
+            Some(End::TooManyFiles) => Err(Failure::new(
+                ReasonCode::SizeDiffers,
+                format!("{} files were announced, and more came", content.files),
+            )),
             Some(End::Stopped) => Err(Failure::ended()),
         }
     }
@@ -230,7 +235,8 @@ impl Fetcher {
         let broken = |what: &str, error: &std::io::Error| Failure::store(what, error);
         let lock = incoming.lock().map_err(|error| broken("the transfer's lock", &error))?;
         let (mut rsync, stdout, stderr) = Rsync::start(&line, lock)
-            .map_err(|error| broken(&format!("starting {}", line.program.display()), &error))?;
+            .map_err(|error| broken(&format!("starting {}", line.program.display()), &error))
+            .map_err(|failure| Failure { class: Class::NodeUnfit, ..failure })?;
         step::reached("puller.fetching");
         let mut run = Run::default();
         let mut watch = Watch::new(self.rsync.stall.duration(), content.size_bytes.saturating_add(MARGIN_BYTES));
@@ -244,6 +250,11 @@ impl Fetcher {
             tokio::select! {
                 read = read_some(&mut stdout, &mut out), if stdout.is_some() => {
                     parser.push(&out[..read], |event| run.heard(event, progress));
+                    // Each is remembered: a host must not fill the memory with names.
+                    if content.kind == ContentKind::Directory && run.digests.len() as u64 > content.files {
+                        run.end = Some(End::TooManyFiles);
+                        break;
+                    }
                 }
                 read = read_some(&mut stderr, &mut err), if stderr.is_some() => run.said(&err[..read]),
                 status = rsync.ended(), if run.end.is_none() => {

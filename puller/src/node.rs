@@ -29,6 +29,8 @@ use crate::{
 
 /// How long a node takes no job after its own disk failed one.
 pub const REST_AFTER_FAULT: Duration = Duration::from_secs(30);
+/// A disk that has not taken a few bytes within this takes none.
+const TRY_WRITING_WITHIN: Duration = Duration::from_secs(10);
 
 /// A running puller.
 #[derive(Debug)]
@@ -167,6 +169,14 @@ impl Node {
         self.measure().await.is_ok_and(|disk| self.space.room(&disk, 0).is_err())
     }
 
+    /// Whether the disk is above its reserve, and takes a file now.
+    pub async fn can_store(&self) -> bool {
+        let store = Arc::clone(&self.store);
+        let tried = tokio::task::spawn_blocking(move || store.try_writing());
+        let tried = tokio::time::timeout(TRY_WRITING_WITHIN, tried).await;
+        matches!(tried, Ok(Ok(Ok(())))) && !self.is_full().await
+    }
+
     /// Says why nothing is claimed now, or that it is again.
     pub fn paused(&self, why: Option<String>) {
         let mut state = locked(&self.state);
@@ -176,6 +186,8 @@ impl Node {
         match (&state.paused, &why) {
             // The end is told by whoever asked for it.
             (_, Some(_)) if state.ends => {}
+            // A disk at its reserve says other numbers each time.
+            (Some(before), Some(why)) if same_but_for_numbers(before, why) => {}
             (_, Some(why)) => tracing::warn!(%why, "paused"),
             (Some(before), None) => tracing::info!(%before, "claiming again"),
             (None, None) => {}
@@ -296,6 +308,11 @@ pub fn serve_url(settings: &Settings) -> Option<String> {
 
 fn host_name(file: &Path) -> String {
     std::fs::read_to_string(file).map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
+
+fn same_but_for_numbers(one: &str, other: &str) -> bool {
+    let rest = |c: &char| !c.is_ascii_digit();
+    one.chars().filter(rest).eq(other.chars().filter(rest))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

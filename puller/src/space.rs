@@ -6,15 +6,13 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use longshore_core::config::ByteSize;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use tokio::sync::Semaphore;
 
 /// A network file system that hangs must not hang the puller.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -132,13 +130,14 @@ pub enum NoRoom {
 pub struct Space {
     path: PathBuf,
     reserve: Reserve,
-    asking: Arc<AtomicBool>,
+    /// One question at a time.
+    turn: Arc<Semaphore>,
 }
 
 impl Space {
     /// Of the file system that holds `path`.
     pub fn new(path: &Path, reserve: Reserve) -> Self {
-        Self { path: path.to_owned(), reserve, asking: Arc::new(AtomicBool::new(false)) }
+        Self { path: path.to_owned(), reserve, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// The reserve in bytes on `disk`.
@@ -152,21 +151,22 @@ impl Space {
     /// [`NoRoom::Silent`].
     pub async fn measure(&self) -> Result<Disk, NoRoom> {
         let silent = |why: &str| NoRoom::Silent { path: self.path.clone(), why: why.to_owned() };
-        // A question that hangs keeps its thread; another one would only keep a second.
-        if self.asking.swap(true, Ordering::SeqCst) {
-            return Err(silent("an earlier question is still open"));
-        }
-        let (path, asking) = (self.path.clone(), Arc::clone(&self.asking));
-        let asked = tokio::task::spawn_blocking(move || {
-            let answer = rustix::fs::statvfs(&path);
-            asking.store(false, Ordering::SeqCst);
-            answer
-        });
+        let asked = async {
+            // A question that hangs keeps its thread, and its turn: another one would only keep a second.
+            let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|error| error.to_string())?;
+            let path = self.path.clone();
+            let answer = tokio::task::spawn_blocking(move || {
+                let answer = rustix::fs::statvfs(&path);
+                drop(turn);
+                answer
+            });
+            let answer = answer.await.map_err(|error| error.to_string())?;
+            answer.map_err(|error| error.to_string())
+        };
         let found = match tokio::time::timeout(ANSWER_WITHIN, asked).await {
             Err(_) => return Err(silent("no answer in 5 s")),
-            Ok(Err(error)) => return Err(silent(&error.to_string())),
-            Ok(Ok(Err(error))) => return Err(silent(&error.to_string())),
-            Ok(Ok(Ok(found))) => found,
+            Ok(Err(why)) => return Err(silent(&why)),
+            Ok(Ok(found)) => found,
         };
         Ok(Disk {
             size_bytes: found.f_blocks.saturating_mul(found.f_frsize),

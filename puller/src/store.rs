@@ -25,6 +25,8 @@ pub const SUPERSEDED: &str = ".superseded";
 pub const CORRUPT: &str = ".corrupt";
 /// The report, beside the data.
 pub const MANIFEST: &str = "manifest.json";
+/// Where a manifest that is written anew is until it is whole (see [`write_whole`]).
+pub const NEW_MANIFEST: &str = "manifest.new";
 /// The list of a folder's files, beside the data.
 pub const FILES: &str = ".files.json";
 
@@ -171,6 +173,19 @@ impl Store {
             Some(marker) if marker.store_id == self.marker.store_id => Ok(()),
             _ => Err(StoreError::NoMarker(self.root.clone())),
         }
+    }
+
+    /// Writes and syncs a few bytes, and leaves nothing.
+    ///
+    /// # Errors
+    /// Why the disk takes nothing now: full, read-only, failing.
+    pub fn try_writing(&self) -> io::Result<()> {
+        let path = self.root.join(INCOMING).join(format!(".try-{}", JobId::fresh()));
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path)?;
+        // Without its name at once, so that a kill leaves nothing either.
+        fs::remove_file(&path)?;
+        file.write_all(&[0; 4096])?;
+        file.sync_all()
     }
 
     /// The folder of a job's transfer.
@@ -410,6 +425,8 @@ mod tests {
         assert!(matches!(Store::open(&path, &node("1"), true), Err(StoreError::InUse(_))));
         assert!(matches!(Store::look(&path, &node("2")), Err(StoreError::AnotherNode { .. })));
         store.still_there().unwrap();
+        store.try_writing().unwrap();
+        assert_eq!(fs::read_dir(path.join(INCOMING)).unwrap().count(), 0);
         fs::remove_file(path.join(MARKER)).unwrap();
         assert!(store.still_there().is_err());
         drop(store);

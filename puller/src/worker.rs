@@ -139,16 +139,20 @@ impl Worker<'_> {
             return tracing::info!(given_back, "transfer ended, its partial is kept");
         }
         node.failed_with(format!("{} of {}: {}", lease.job.id, lease.job.key(), failure.reason));
-        if failure.class == Class::NodeRests {
+        if matches!(failure.class, Class::NodeRests | Class::NodeUnfit) {
             node.rest();
             if node.is_full().await {
                 // A partial on a full disk would keep the node paused for nothing.
                 node.carrier.discard(&lease.job).await;
             }
+            // A disk that takes nothing even without this job's bytes must not bring the job nearer to its end.
+            if failure.class == Class::NodeUnfit || !node.can_store().await {
+                return self.give_back(&failure.reason).await;
+            }
         }
         let is_last = lease.attempts >= node.settings.retry;
         let again = match failure.class {
-            Class::Again | Class::NodeRests => !is_last,
+            Class::Again | Class::NodeRests | Class::NodeUnfit => !is_last,
             Class::Corrupt => !is_last && !was_corrupt,
             Class::GiveUp | Class::Ended => false,
         };
@@ -156,6 +160,15 @@ impl Worker<'_> {
             self.put_off(&failure.reason).await;
         } else {
             self.give_up(failure.reason).await;
+        }
+    }
+
+    /// For any node to take at once; this one rests.
+    async fn give_back(&self, reason: &Reason) {
+        let (node, lease) = (self.node, self.lease);
+        tracing::warn!(%reason, "this node can store nothing now; given back, no attempt counted");
+        if self.insist("release", || node.queue.release(lease)).await == Some(Held::Yours) {
+            node.count_retried(reason.code.as_str());
         }
     }
 

@@ -90,8 +90,14 @@ async fn hostile_jobs_are_recorded_and_the_worker_lives() {
 #[tokio::test]
 async fn a_backup_cannot_take_the_manifests_name() {
     let cluster = Cluster::start();
-    let job = cluster.offer_file("manifest.json", 10, 1).await;
+    let names = ["manifest.json", "manifest.new", ".files.json"];
+    let mut jobs = Vec::new();
+    for name in names {
+        jobs.push(cluster.offer_file(name, 10, 1).await);
+    }
     let _puller = cluster.puller("1");
-    let report = cluster.report_of(&job).await;
-    assert_eq!((report.outcome, report.reason.unwrap().code.as_str()), (Outcome::Refused, "unsafe_path"));
+    for (name, job) in names.iter().zip(&jobs) {
+        let report = cluster.report_of(job).await;
+        assert_eq!((report.outcome, report.reason.unwrap().code.as_str()), (Outcome::Refused, "unsafe_path"), "{name}");
+    }
 }
