@@ -12,7 +12,7 @@ use longshore_core::{
 use crate::words;
 
 /// 9999-12-31T23:59:59.999Z, the last moment that a calendar with four-digit years has.
-const LAST_MOMENT: Millis = Millis(253_402_300_799_999);
+pub(crate) const LAST_MOMENT: Millis = Millis(253_402_300_799_999);
 
 /// A report, made ready to be written.
 pub(crate) struct Entry<'a> {

@@ -10,7 +10,7 @@ use longshore_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Cursor, backup::point_of};
+use crate::{Cursor, backup::point_of, entry::LAST_MOMENT};
 
 /// The name of the list of instances, in cursors.
 pub(crate) const INSTANCES_LIST: &str = "instances";
@@ -123,10 +123,11 @@ impl Freshness {
         Cursor::of(INSTANCES_LIST, &(&self.key.server_id, &self.key.backup_type, &self.key.instance))
     }
 
-    /// When the next good point is due: the last one plus the interval. `None` when there never was one.
+    /// When the next good point is due: the last one plus the interval, within the calendar, since a host may say any interval.
+    /// `None` when there never was one.
     pub fn due_at(&self) -> Option<Millis> {
         let good = self.last_good.as_ref()?;
-        Some(good.point.plus(Duration::from_secs(self.interval_seconds)))
+        Some(good.point.plus(Duration::from_secs(self.interval_seconds)).min(LAST_MOMENT))
     }
 
     /// Whether it is late at `now`: past due by more than `grace`, or never backed up well.
