@@ -120,7 +120,9 @@ impl Pusher {
                 .collect();
             self.end(&host, &ended).await?;
             let is_ended = |id: &JobId| ended.iter().any(|(ended, _)| ended == id);
-            for (id, spooled) in sent.iter().filter(|(id, _)| !is_ended(id)) {
+            // Looked for once more: what another agent has taken out of the mailbox it had removed here before, and the queue
+            // remembers it no longer than an hour.
+            for (id, spooled) in sent.iter().filter(|(id, _)| !is_ended(id) && self.spool.holds(**id)) {
                 match self.offer(spooled).await {
                     Ok(None) => {}
                     Ok(Some(end)) => self.end(&host, &[(*id, end)]).await?,

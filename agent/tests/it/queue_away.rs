@@ -1,6 +1,11 @@
 //! The queue is away, forgets, or comes back.
 
-use std::fs;
+use std::{
+    fs, io,
+    net::{TcpListener, TcpStream},
+    process::Stdio,
+    thread,
+};
 
 use longshore_tests::wait_until_blocking;
 
@@ -126,4 +131,31 @@ fn a_result_that_neither_disk_nor_queue_took_is_not_overwritten_by_the_next_run(
     host.expect(&["run"], 0);
     let runs = fs::read_to_string(host.data().join("runs")).unwrap().lines().count();
     assert_eq!(host.inbox("level1").len() + host.reports().len(), runs, "each script that ran has its result");
+}
+
+#[test]
+fn what_another_agent_has_cleaned_up_meanwhile_is_not_pushed_again() {
+    let host = Host::start();
+    host.section("web", GOOD_SCRIPT, "");
+    host.expect(&["run"], 0);
+    host.drain();
+    // Listens where the second agent thinks that Redis is: once it connects, it has seen what was sent.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let flush =
+        host.command(&["flush"]).env("LONGSHORE__REDIS__ADDRESS", address).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut agent, _) = listener.accept().unwrap();
+    // The first one cleans up, and it is long ago that the job ended.
+    host.expect(&["flush"], 0);
+    assert_eq!((host.spooled("sent").len(), host.mailbox()), (0, 0));
+    let job = &host.reports()[0].job;
+    let _: () =
+        redis::cmd("DEL").arg(format!("longshore:ended:{}", job.id)).query(&mut host.redis.connection()).unwrap();
+    let mut redis = TcpStream::connect(host.redis.address()).unwrap();
+    let (mut answers, mut to_agent) = (redis.try_clone().unwrap(), agent.try_clone().unwrap());
+    thread::spawn(move || io::copy(&mut answers, &mut to_agent));
+    thread::spawn(move || io::copy(&mut agent, &mut redis));
+    let output = flush.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", crate::host::said(&output));
+    assert_eq!(host.inbox("level1"), []);
 }
