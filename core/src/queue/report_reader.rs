@@ -7,7 +7,9 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::{Queue, claim::micros, key};
-use crate::{HostBeat, Millis, Report, redis_link::LinkError, shutdown::Shutdown};
+use crate::{
+    HostBeat, Millis, Report, beat::BEAT_VERSION, redis_link::LinkError, report::REPORT_VERSION, shutdown::Shutdown,
+};
 
 /// While nothing comes, the stream is asked after this long, then after twice that, and so on.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -241,7 +243,8 @@ impl ReportReader {
     }
 }
 
-type Fields = Vec<(String, Vec<u8>)>;
+/// Names are bytes too: an entry that anyone wrote must come to light, whatever it is.
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// An entry's id, and its fields unless it was deleted.
 fn id_and_fields(entry: Value) -> Option<(String, Option<Fields>)> {
@@ -259,22 +262,30 @@ fn last_id(found: &Value) -> Option<String> {
 fn body(fields: Fields) -> StreamBody {
     let (mut kind, mut bytes) = (Vec::new(), Vec::new());
     for (name, value) in fields {
-        match name.as_str() {
-            "kind" => kind = value,
-            "body" => bytes = value,
+        match name.as_slice() {
+            b"kind" => kind = value,
+            b"body" => bytes = value,
             _ => {}
         }
     }
     let kind = String::from_utf8_lossy(&kind).into_owned();
     let read = match kind.as_str() {
-        "report" => serde_json::from_slice(&bytes).map(|report| StreamBody::Report(Box::new(report))),
-        "host_beat" => serde_json::from_slice(&bytes).map(|beat| StreamBody::HostBeat(Box::new(beat))),
+        "report" => serde_json::from_slice(&bytes)
+            .map_err(|error| error.to_string())
+            .and_then(|report: Report| known(report.v, REPORT_VERSION).map(|()| StreamBody::Report(Box::new(report)))),
+        "host_beat" => serde_json::from_slice(&bytes)
+            .map_err(|error| error.to_string())
+            .and_then(|beat: HostBeat| known(beat.v, BEAT_VERSION).map(|()| StreamBody::HostBeat(Box::new(beat)))),
         _ => {
             let why = format!("kind {kind:?} is not known to this version");
             return StreamBody::Undecodable { kind, bytes, why };
         }
     };
-    read.unwrap_or_else(|error| StreamBody::Undecodable { kind, bytes, why: error.to_string() })
+    read.unwrap_or_else(|why| StreamBody::Undecodable { kind, bytes, why })
+}
+
+fn known(version: u32, ours: u32) -> Result<(), String> {
+    if version == ours { Ok(()) } else { Err(format!("version {version}; this build reads {ours}")) }
 }
 
 /// Between three quarters and five quarters of it, so that consumers don't ask in step.

@@ -77,6 +77,33 @@ async fn everything_on_the_stream_is_read_in_order_and_gone_once_acknowledged() 
 }
 
 #[tokio::test]
+async fn what_this_version_cannot_know_is_given_out_to_be_set_aside() {
+    let cluster = Cluster::start();
+    let beat: HostBeat = serde_json::from_str(include_str!("../../fixtures/host-beat-v1.json")).unwrap();
+    let beat = serde_json::to_vec(&HostBeat { v: 2, ..beat }).unwrap();
+    let report = serde_json::to_vec(&Report { v: 2, ..failure("a") }).unwrap();
+    let fields = [
+        [b"kind".as_slice(), b"host_beat", b"body", &beat],
+        [b"kind".as_slice(), b"report", b"body", &report],
+        [b"\xff".as_slice(), b"report", b"body", b"{"],
+    ];
+    for fields in fields {
+        let mut command = redis::cmd("XADD");
+        let _: String =
+            command.arg("longshore:reports").arg("*").arg(&fields).query(&mut cluster.redis.connection()).unwrap();
+    }
+    let mut reader = cluster.queue.reports("indexers", "one");
+    let entries = reader.read(10, NOW, &stop()).await.unwrap();
+    assert_eq!(entries.len(), 3);
+    let why = |at: usize| match &entries[at].body {
+        StreamBody::Undecodable { why, .. } => why.as_str(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((why(0), why(1)), ("version 2; this build reads 1", "version 2; this build reads 1"));
+    assert!(why(2).contains("kind"), "{}", why(2));
+}
+
+#[tokio::test]
 async fn two_consumers_share_the_stream() {
     let cluster = Cluster::start();
     for _ in 0..10 {
