@@ -76,7 +76,7 @@ fn perform(arguments: Arguments) -> anyhow::Result<Exit> {
     let log = if until.is_some() { loaded.value.log.clone() } else { LogConfig::default() };
     startup::begin(&arguments.common.log, &log).context(Exit::Configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context(Exit::Bug)?;
-    runtime.block_on(async {
+    let exit: anyhow::Result<Exit> = runtime.block_on(async {
         match (command, until) {
             (_, Some(until)) => {
                 let shutdown = Shutdown::on_signals().context(Exit::Bug)?;
@@ -85,5 +85,8 @@ fn perform(arguments: Arguments) -> anyhow::Result<Exit> {
             (Command::Status { json }, None) => commands::status(&loaded.value, json).await,
             _ => commands::check(&loaded).await,
         }
-    })
+    });
+    // File work that was ended, or that a disk does not answer, must not hold the end; it is safe to be cut anywhere.
+    runtime.shutdown_background();
+    exit
 }

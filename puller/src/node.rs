@@ -29,8 +29,8 @@ use crate::{
 
 /// How long a node takes no job after its own disk failed one.
 pub const REST_AFTER_FAULT: Duration = Duration::from_secs(30);
-/// A disk that has not taken a few bytes within this takes none.
-const TRY_WRITING_WITHIN: Duration = Duration::from_secs(10);
+/// A disk that has not given or taken a few bytes within this doesn't answer.
+const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A running puller.
 #[derive(Debug)]
@@ -141,11 +141,13 @@ impl Node {
         }
         // What is promised is added up before the disk is asked: bytes written between the two are counted twice, never not.
         let promised = self.promised_bytes();
-        let store = Arc::clone(&self.store);
-        let there =
-            tokio::task::spawn_blocking(move || store.still_there()).await.map_err(|error| error.to_string())?;
-        there.map_err(|error| error.to_string())?;
+        // First, since a disk that hangs is noticed there without a thread lost for each question.
         let disk = self.measure().await.map_err(|error| error.to_string())?;
+        let store = Arc::clone(&self.store);
+        let there = tokio::task::spawn_blocking(move || store.still_there());
+        let there = tokio::time::timeout(DISK_ANSWERS_WITHIN, there).await;
+        let there = there.map_err(|_| "its store's marker can't be read: the disk does not answer".to_owned())?;
+        there.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         self.space.room(&disk, promised).map_err(|error| error.to_string())
     }
 
@@ -173,7 +175,7 @@ impl Node {
     pub async fn can_store(&self) -> bool {
         let store = Arc::clone(&self.store);
         let tried = tokio::task::spawn_blocking(move || store.try_writing());
-        let tried = tokio::time::timeout(TRY_WRITING_WITHIN, tried).await;
+        let tried = tokio::time::timeout(DISK_ANSWERS_WITHIN, tried).await;
         matches!(tried, Ok(Ok(Ok(())))) && !self.is_full().await
     }
 

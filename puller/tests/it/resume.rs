@@ -7,7 +7,7 @@ use longshore_tests::wait_until;
 
 use crate::cluster::{Cluster, Configured, Puller, SOON, bytes, place};
 
-const SIZE: usize = 24_000_000;
+const SIZE: usize = 36_000_000;
 
 async fn until_half(cluster: &Cluster, config: &Configured) -> (Puller, longshore_core::Job) {
     let job = cluster.offer_file("big.xb", SIZE, 5).await;
