@@ -64,7 +64,7 @@ struct Target<'a> {
 /// The answer to a bulk, cut to what is needed.
 #[derive(Deserialize)]
 pub(super) struct BulkAnswer {
-    #[serde(default)]
+    /// Must be there: without it, it is no answer to a bulk, and nothing is known to be written.
     pub(super) errors: bool,
     #[serde(default)]
     pub(super) items: Vec<Item>,
