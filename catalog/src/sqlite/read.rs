@@ -83,6 +83,9 @@ pub(super) fn search(connection: &Connection, query: &SearchQuery) -> Read<Page<
     Ok(Page { items, next })
 }
 
+/// Of announced sizes, which may add up beyond an integer: exact up to 9 PB, as in Elasticsearch, and never an error.
+const BYTES: &str = "CAST(total(size_bytes) AS INTEGER)";
+
 pub(super) fn counts(connection: &Connection, by: CountBy, filter: &Filter) -> Read<Vec<Bucket>> {
     const DAY_MILLIS: i64 = 86_400_000;
     let mut conditions = Conditions::of_filter(filter);
@@ -96,8 +99,7 @@ pub(super) fn counts(connection: &Connection, by: CountBy, filter: &Filter) -> R
         CountBy::Outcome => "outcome".to_owned(),
     };
     conditions.add(format!("{value} IS NOT NULL"), []);
-    let sql =
-        format!("SELECT {value}, count(*), sum(size_bytes) FROM backup{} GROUP BY 1 ORDER BY 1", conditions.clause());
+    let sql = format!("SELECT {value}, count(*), {BYTES} FROM backup{} GROUP BY 1 ORDER BY 1", conditions.clause());
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(conditions.values()))?;
     let mut buckets = Vec::new();
@@ -119,10 +121,7 @@ fn day(number: i64) -> String {
 
 pub(super) fn totals(connection: &Connection, filter: &Filter) -> Read<Totals> {
     let conditions = Conditions::of_filter(filter);
-    let sql = format!(
-        "SELECT count(*), coalesce(sum(size_bytes), 0), min(made_at), max(made_at) FROM backup{}",
-        conditions.clause()
-    );
+    let sql = format!("SELECT count(*), {BYTES}, min(made_at), max(made_at) FROM backup{}", conditions.clause());
     Ok(connection.prepare_cached(&sql)?.query_row(params_from_iter(conditions.values()), |row| {
         Ok(Totals {
             count: unsigned(row, 0)?,
