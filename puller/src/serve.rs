@@ -26,7 +26,10 @@ use longshore_core::{
     digest::{FileEntry, Xxh3},
     token,
 };
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, openat2},
+    io::Errno,
+};
 use tokio::{
     fs::File,
     io::{AsyncRead, AsyncReadExt, AsyncSeekExt, ReadBuf},
@@ -196,14 +199,19 @@ fn file_paths(report: &Report, files: Option<Vec<FileEntry>>) -> Vec<serde_json:
     }
 }
 
-/// Opens a regular file below `folder`; everything else is not found.
+/// Opens a regular file below `folder`; everything else is not found, but for a store that fails.
 fn open_below(folder: &std::path::Path, path: &str) -> io::Result<(std::fs::File, u64)> {
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     let folder = std::fs::File::open(folder)?;
     // Not blocking: a FIFO must not hold a thread.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(&folder, path, flags, Mode::empty(), resolve).map_err(|_| missing())?;
+    let file = openat2(&folder, path, flags, Mode::empty(), resolve).map_err(|error| match error {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::NAMETOOLONG | Errno::INVAL => {
+            missing()
+        }
+        other => other.into(),
+    })?;
     let file = std::fs::File::from(file);
     let found = file.metadata()?;
     if found.is_file() { Ok((file, found.len())) } else { Err(missing()) }
