@@ -86,10 +86,13 @@ impl Agent {
         wrong |= ends.iter().any(|end| end.wrong);
         self.scripts_ended.store(true, Ordering::Relaxed);
         self.wake.notify_one();
+        // Where only our own disk failed, the beat still tells that this host lives.
+        let mut queue_answers = true;
         let is_pushed = match timeout(PUSH_WITHIN, pushing).await {
             Ok(Ok(Ok(()))) => true,
             Ok(Ok(Err(error))) => {
                 tracing::error!("{error}");
+                queue_answers = matches!(error, PushError::State(_));
                 false
             }
             Ok(Err(error)) => {
@@ -98,6 +101,7 @@ impl Agent {
             }
             Err(_) => {
                 tracing::error!("the queue {} took too long", self.pusher.queue().link().name());
+                queue_answers = false;
                 false
             }
         };
@@ -121,7 +125,7 @@ impl Agent {
             rsync_version,
             extra: serde_json::Map::new(),
         };
-        if is_pushed && let Err(error) = self.pusher.queue().host_beat(&beat).await {
+        if queue_answers && let Err(error) = self.pusher.queue().host_beat(&beat).await {
             tracing::error!("the heartbeat could not be sent: {error}");
         }
         step::reached("agent.beat");

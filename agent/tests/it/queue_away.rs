@@ -106,6 +106,7 @@ fn a_full_disk_is_named_and_the_result_is_pushed_all_the_same() {
     let spool = host.state().join("spool");
     assert!(said.contains(spool.to_str().unwrap()) && said.contains("pushed without being kept"), "{said}");
     assert_eq!(host.inbox("level1").len(), 2);
+    assert_eq!(host.beats().len(), 2, "a host whose disk failed is not silent");
     // With room again the intent is still there: its run is kept now, and known to the queue.
     fs::remove_file(&spool).unwrap();
     host.expect(&["run"], 0);
