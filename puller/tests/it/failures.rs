@@ -38,6 +38,25 @@ async fn a_host_that_is_down_is_unreachable_and_works_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_node_whose_rsync_is_gone_gives_the_job_back_and_counts_no_attempt() {
+    let cluster = Cluster::start();
+    let path = std::env::var_os("PATH").unwrap();
+    let real = std::env::split_paths(&path).map(|folder| folder.join("rsync")).find(|file| file.is_file()).unwrap();
+    let program = cluster.folder.path().join("rsync");
+    symlink(&real, &program).unwrap();
+    let puller = cluster.configure("1", "retry = 1", &format!("[rsync]\nprogram = {program:?}")).start(&[]);
+    wait_until("it runs", SOON, async || !cluster.queue.nodes().await.unwrap().is_empty()).await;
+    fs::remove_file(&program).unwrap();
+    let job = cluster.offer_file("a", 1000, 1).await;
+    wait_until("the job is given back", SOON, async || puller.log().contains("no attempt counted")).await;
+    symlink(&real, &program).unwrap();
+    // The node rests for half a minute first.
+    wait_until("it is stored after all", SOON * 3, async || !cluster.reports().is_empty()).await;
+    let report = cluster.report_of(&job).await;
+    assert_eq!((report.outcome, report.attempts), (Outcome::Stored, 1), "{:?}", report.reason);
+}
+
+#[tokio::test]
 async fn a_digest_that_differs_is_set_aside_retried_once_and_never_published() {
     let cluster = Cluster::start();
     cluster.write("a", 1000, 1);
