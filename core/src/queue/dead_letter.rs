@@ -40,13 +40,13 @@ pub enum Remains {
         /// Transfers begun for it.
         attempts: u32,
     },
-    /// An inbox entry as it came.
+    /// An inbox entry as it came, or a job's record that this version can't read.
     Bytes {
         /// Its beginning.
         beginning: Vec<u8>,
         /// How long it is.
         bytes: u64,
-        /// The job that it was reported as, when it named an instance.
+        /// The job that it was reported as, when it named an instance, or that it is the record of.
         job: Option<JobId>,
     },
 }
@@ -94,9 +94,18 @@ impl Queue {
             Some(job) => {
                 let body: Option<Vec<u8>> = self.query(redis::cmd("GET").arg(key(&format!("body:{job}")))).await?;
                 let Some(body) = body else { return Ok(None) };
-                let job = serde_json::from_slice(&body).map_err(|error| self.damaged(&id, error))?;
-                let attempts = attempts.as_ref().and_then(|text| text.parse().ok()).unwrap_or(0);
-                Remains::Job { job: Box::new(job), attempts }
+                match serde_json::from_slice(&body) {
+                    Ok(job) => {
+                        let attempts = attempts.as_ref().and_then(|text| text.parse().ok()).unwrap_or(0);
+                        Remains::Job { job: Box::new(job), attempts }
+                    }
+                    // Of another version, perhaps: shown as it is, and the other letters with it.
+                    Err(_) => Remains::Bytes {
+                        beginning: body[..body.len().min(SHOWN_BYTES)].to_vec(),
+                        bytes: body.len() as u64,
+                        job: job.parse().ok(),
+                    },
+                }
             }
             None => {
                 let place = key(&format!("bytes:{id}"));

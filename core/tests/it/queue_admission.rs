@@ -223,3 +223,21 @@ async fn a_buried_job_is_listed_and_can_be_tried_again_by_hand() {
     assert_eq!(cluster.queue.mailbox(&lease.job.server_id).await.unwrap()[&lease.job.id].outcome, Outcome::Stored);
     assert_eq!(cluster.reports().await.len(), 2);
 }
+
+#[tokio::test]
+async fn one_dead_letter_that_can_not_be_read_does_not_hide_the_others() {
+    let cluster = Cluster::start();
+    let jobs = [job("level1", "111111", 10), job("level1", "111111", 11)];
+    cluster.admit(&jobs).await;
+    for _ in &jobs {
+        let lease = cluster.lease("1", &["level1"]).await;
+        let reason = Reason::new(ReasonCode::Unreachable, "no route to host");
+        cluster.queue.settle(&lease, &failed(&lease, reason), End::Bury).await.unwrap();
+    }
+    let body = format!("longshore:body:{}", jobs[0].id);
+    let () = redis::cmd("SET").arg(&body).arg("{\"v\":7}").query(&mut cluster.redis.connection()).unwrap();
+    let dead = cluster.queue.dead_letters(0, 10).await.unwrap();
+    let remains: Vec<_> = dead.letters.into_iter().map(|letter| letter.remains).collect();
+    let unread = Remains::Bytes { beginning: b"{\"v\":7}".to_vec(), bytes: 7, job: Some(jobs[0].id) };
+    assert_eq!(remains, [Remains::Job { job: Box::new(jobs[1].clone()), attempts: 1 }, unread]);
+}
