@@ -17,12 +17,12 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 /// What the daemon of a site that cares for small files has in its configuration.
-pub const NODELAY: &str = "socket options = TCP_NODELAY\nmax connections = 0";
+pub(crate) const NODELAY: &str = "socket options = TCP_NODELAY\nmax connections = 0";
 
 const DONE_WITHIN: Duration = Duration::from_secs(600);
 
 /// Jobs that wait, and where they are to go.
-pub struct Site {
+pub(crate) struct Site {
     redis: Redis,
     folder: TempDir,
     jobs: usize,
@@ -30,7 +30,7 @@ pub struct Site {
 
 impl Site {
     /// A Redis with a job for each of `names` below `source`, which the daemon on `port` serves as module `backup`.
-    pub fn start(source: &Path, names: &[String], port: u16) -> anyhow::Result<Self> {
+    pub(crate) fn start(source: &Path, names: &[String], port: u16) -> anyhow::Result<Self> {
         let redis = Redis::start();
         let mut connection = redis.connection();
         for name in names {
@@ -41,7 +41,7 @@ impl Site {
     }
 
     /// Starts a puller and waits until every job is reported; seconds. Every report must be of a stored backup.
-    pub fn fetch(&self, slots: usize) -> anyhow::Result<f64> {
+    pub(crate) fn fetch(&self, slots: usize) -> anyhow::Result<f64> {
         let config = self.folder.path().join("puller.toml");
         let text = format!(
             "node_id = \"1\"\nqueues = [\"level1\"]\nslots = {slots}\n[store]\npath = {:?}\nreserve = \"1%\"\n[redis]\naddress = \

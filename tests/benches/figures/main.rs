@@ -10,8 +10,11 @@ mod p1;
 mod p2;
 mod p3;
 
-/// A figure's id and how it is measured; it prints its own last lines (see [`line`]).
-const FIGURES: &[(&str, fn() -> anyhow::Result<()>)] = &[
+/// Measures a figure and prints its last lines (see [`line`]).
+type Measure = fn() -> anyhow::Result<()>;
+
+/// Each figure's id, and how it is measured.
+const FIGURES: &[(&str, Measure)] = &[
     ("P1", p1::measure),
     ("P2", p2::measure),
     ("P3", p3::measure),
@@ -21,12 +24,12 @@ const FIGURES: &[(&str, fn() -> anyhow::Result<()>)] = &[
 ];
 
 /// The line a figure ends with. `ratio` is how ours compares with the reference, as `goal` is stated.
-pub fn line(id: &str, what: &str, ratio: f64, ours: f64, reference: f64, unit: &str, goal: &str) {
+pub(crate) fn line(id: &str, what: &str, ratio: f64, ours: f64, reference: f64, unit: &str, goal: &str) {
     println!("{id} {what} ratio={ratio:.3} ours={ours:.3} reference={reference:.3} unit={unit} goal={goal}");
 }
 
 /// The middle of `values` (of an even number, the lower of the two in the middle); NaN of none.
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }

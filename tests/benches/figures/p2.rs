@@ -21,7 +21,7 @@ const FILE_BYTES: u64 = 4 << 30;
 const ROUNDS: usize = 3;
 
 /// Measures the figure.
-pub fn measure() -> anyhow::Result<()> {
+pub(crate) fn measure() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let source = folder.path().join("source");
     fs::create_dir(&source)?;

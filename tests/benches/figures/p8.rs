@@ -24,7 +24,7 @@ echo backup > "$LONGSHORE_BACK_DIR/web.tar"
 printf 'ok\nweb.tar\n' > "$LONGSHORE_BACK_LOG""#;
 
 /// Prints `P8.time` and `P8.memory`.
-pub fn measure() -> anyhow::Result<()> {
+pub(crate) fn measure() -> anyhow::Result<()> {
     let redis = Redis::start();
     let folder = tempfile::tempdir()?;
     let at = |name: &str| folder.path().join(name);
@@ -103,7 +103,7 @@ fn store_all(redis: &Redis) -> anyhow::Result<usize> {
 fn peak_megabytes(output: &Output) -> anyhow::Result<f64> {
     let log = String::from_utf8_lossy(&output.stderr);
     let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let bytes = lines.filter_map(|line| line["peak_memory_bytes"].as_f64()).last();
+    let bytes = lines.rev().find_map(|line| line["peak_memory_bytes"].as_f64());
     Ok(bytes.context("the agent logs its peak memory")? / 1e6)
 }
 
