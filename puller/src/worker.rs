@@ -167,9 +167,8 @@ impl Worker<'_> {
     async fn give_back(&self, reason: &Reason) {
         let (node, lease) = (self.node, self.lease);
         tracing::warn!(%reason, "this node can store nothing now; given back, no attempt counted");
-        if self.insist("release", || node.queue.release(lease)).await == Some(Held::Yours) {
-            node.count_retried(reason.code.as_str());
-        }
+        let held = self.insist("release", || node.queue.release(lease)).await;
+        self.after_return(held, reason).await;
     }
 
     async fn put_off(&self, reason: &Reason) {
@@ -177,8 +176,16 @@ impl Worker<'_> {
         let doublings = lease.attempts.saturating_sub(1).min(MOST_DOUBLINGS);
         let delay = jittered(node.settings.retry_delay.duration() * 2u32.pow(doublings));
         tracing::warn!(%reason, attempt = lease.attempts, retry_in = ?delay, "transfer failed; put back");
-        if self.insist("retry", || node.queue.retry_later(lease, delay, reason)).await == Some(Held::Yours) {
-            node.count_retried(reason.code.as_str());
+        let held = self.insist("retry", || node.queue.retry_later(lease, delay, reason)).await;
+        self.after_return(held, reason).await;
+    }
+
+    async fn after_return(&self, held: Option<Held>, reason: &Reason) {
+        match held {
+            Some(Held::Yours) => self.node.count_retried(reason.code.as_str()),
+            // Another node has the job: nobody comes back for what arrived here.
+            Some(Held::Lost) => self.node.carrier.discard(&self.lease.job).await,
+            None => {}
         }
     }
 
@@ -205,6 +212,8 @@ impl Worker<'_> {
         let settled = self.insist("settle", || node.queue.settle(lease, &report, End::Bury)).await;
         if matches!(settled, Some(Settled::Done | Settled::AlreadyYours)) {
             node.count_failed(&code);
+        }
+        if settled.is_some() {
             node.carrier.discard(&lease.job).await;
         }
     }
