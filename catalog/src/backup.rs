@@ -32,7 +32,7 @@ impl Backup {
         self.report.job.size_bytes()
     }
 
-    /// The moment it protects up to (see [`point_of`]).
+    /// The moment it protects up to : when its run began, never later than it was stored.
     pub fn point(&self) -> Millis {
         point_of(&self.report)
     }
