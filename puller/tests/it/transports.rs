@@ -1,8 +1,9 @@
 //! The ways to a host: daemon with and without a secret, old daemons, ssh, a local path.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use longshore_core::{Outcome, ReasonCode, Transport};
+use longshore_tests::{Process, free_port, wait_until_blocking};
 
 use crate::cluster::{Cluster, bytes, place};
 
@@ -92,4 +93,64 @@ async fn over_a_remote_shell_no_word_of_the_job_is_read_by_a_shell() {
     assert!(!root.join("owned").exists());
     let said = fs::read_to_string(cluster.folder.path().join("ssh.log")).unwrap();
     assert!(said.contains("StrictHostKeyChecking=yes") && !said.contains("touch"), "{said}");
+}
+
+/// A real sshd of this test's own, whose one key may do nothing but run what rsync asks for, below `root`.
+fn sshd(folder: &Path, root: &Path, port: u16) -> Process {
+    for name in ["host_key", "key"] {
+        let made =
+            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(folder.join(name)).status();
+        assert!(made.expect("ssh-keygen is installed (package openssh-client)").success());
+    }
+    let public = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let command = format!("cd {} && exec $SSH_ORIGINAL_COMMAND", root.display());
+    fs::write(folder.join("authorized"), format!("restrict,command=\"{command}\" {}", public("key.pub"))).unwrap();
+    fs::write(folder.join("known"), format!("[127.0.0.1]:{port} {}", public("host_key.pub"))).unwrap();
+    let config = format!(
+        "ListenAddress 127.0.0.1\nPort {port}\nHostKey {0}/host_key\nAuthorizedKeysFile {0}/authorized\nPidFile none\n\
+         StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n",
+        folder.display()
+    );
+    fs::write(folder.join("sshd_config"), config).unwrap();
+    // Only root needs it: the folder that sshd shuts its unprivileged part into.
+    let _ = fs::create_dir_all("/run/sshd");
+    let server =
+        Process::spawn(Command::new("/usr/sbin/sshd").args(["-D", "-e", "-f"]).arg(folder.join("sshd_config")));
+    let server = server.expect("sshd is installed (package openssh-server)");
+    wait_until_blocking("sshd answers", Duration::from_secs(30), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    server
+}
+
+#[tokio::test]
+async fn a_real_ssh_server_is_fetched_from_with_a_key_and_only_if_it_is_the_known_one() {
+    let cluster = Cluster::start();
+    let (folder, port) = (cluster.folder.path(), free_port());
+    let root = folder.join("login");
+    fs::create_dir(&root).unwrap();
+    std::os::unix::fs::symlink(cluster.source.path(), root.join("backup")).unwrap();
+    let _server = sshd(folder, &root, port);
+    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let more = |known: &str| {
+        let (user, key, known) = (user.trim(), folder.join("key"), folder.join(known));
+        format!("[ssh]\nuser = {user:?}\nkey = {key:?}\nknown_hosts = {known:?}")
+    };
+    let offer = async |name: &str| {
+        cluster.write(name, 3_000_000, 1);
+        let mut job = cluster.job(name);
+        let source = job.source.as_mut().unwrap();
+        (source.transport, source.port) = (Transport::Ssh, Some(port));
+        cluster.offer(&job).await;
+        job
+    };
+    fs::write(folder.join("nobody"), "").unwrap();
+    let refused = offer("not yet").await;
+    assert!(cluster.configure("1", "retry = 1", &more("nobody")).once().success());
+    assert_eq!(cluster.report_of(&refused).await.outcome, Outcome::Failed, "a host that is not known is not believed");
+
+    let stored = offer("a file with blanks").await;
+    let config = cluster.configure("1", "retry = 1", &more("known"));
+    assert!(config.once().success());
+    let report = cluster.report_of(&stored).await;
+    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
+    assert_eq!(fs::read(place(&config.store, &report).join("a file with blanks")).unwrap(), bytes(3_000_000, 1));
 }
