@@ -57,6 +57,16 @@ impl Ledger {
     }
 }
 
+/// Where a backup's folders may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Places {
+    /// Where its entry says, and nowhere else.
+    One,
+    /// Elsewhere too: a killed Redis may forget a settlement of its last second (under a busy disk also an acknowledged one),
+    /// and then another node fetches the job again.
+    Several,
+}
+
 /// A script that makes a file of random bytes and length, says so in the log, and then leaves its name in `made/`: what is there
 /// was finished by a script, and must never be lost.
 pub(crate) struct Maker {
@@ -93,13 +103,13 @@ impl Maker {
     }
 
     /// Waits until the catalog has each of them, then checks: one entry each, no other, its file whole under its name on the
-    /// node that the entry names, and in no other place of any store.
-    pub(crate) fn assert_each_once(&self, cluster: &Cluster, nodes: usize, ledger: &Ledger, deadline: Duration) {
+    /// node that the entry names, and in no other place of any store unless `places_allowed` says so.
+    pub(crate) fn assert_each_once(&self, cluster: &Cluster, nodes: usize, ledger: &Ledger, places_allowed: Places) {
         let made = self.names();
         let mut entries = Vec::new();
         let mut missing = made.clone();
         let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            wait_until_blocking("every finished backup is in the catalog", deadline, || {
+            wait_until_blocking("every finished backup is in the catalog", Duration::from_secs(120), || {
                 let Some(found) = ledger.entries() else { return false };
                 let stored: BTreeSet<&str> = stored(&found).filter_map(|entry| entry.report.job.name()).collect();
                 missing = made.iter().filter(|name| !stored.contains(name.as_str())).cloned().collect();
@@ -122,7 +132,8 @@ impl Maker {
             let node = entry.report.node_id.as_ref().unwrap().as_str().strip_prefix("node-").unwrap().parse().unwrap();
             let path = entry.report.path.as_ref().unwrap().below(&cluster.store(node));
             let copies = &places[&entry.id().to_string()];
-            assert_eq!(copies, std::slice::from_ref(&path), "{name}: where it is");
+            assert!(copies.contains(&path), "{name} is not at {}, but at {copies:?}", path.display());
+            assert!(places_allowed == Places::Several || copies.len() == 1, "{name} is in several places: {copies:?}");
             assert!(
                 fs::read(path.join(&name)).unwrap() == fs::read(self.back_dir.join(&name)).unwrap(),
                 "{name} is not what the script made"

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, os::unix::process::ExitStatusExt, time::Duratio
 
 use longshore_tests::{Cluster, ClusterOptions, Elasticsearch, Program, wait_until_blocking};
 
-use crate::evidence::{Ledger, Maker, names_in};
+use crate::evidence::{Ledger, Maker, Places, names_in};
 
 const SECTIONS: usize = 10;
 const SOON: Duration = Duration::from_secs(60);
@@ -135,7 +135,7 @@ fn three_hundred_backups_survive_a_kill_at_every_step_and_a_restart_of_redis() {
         trial.run_agent();
     }
     trial.run_agent();
-    trial.maker.assert_each_once(cluster, 2, &trial.ledger, Duration::from_secs(120));
+    trial.maker.assert_each_once(cluster, 2, &trial.ledger, Places::One);
     assert_nothing_left(cluster, 2);
 }
 
@@ -150,7 +150,7 @@ fn redis_killed_in_the_middle_loses_nothing() {
         trial.cluster.redis.start_again();
         trial.run_agent();
     }
-    trial.maker.assert_each_once(&trial.cluster, 2, &trial.ledger, Duration::from_secs(120));
+    trial.maker.assert_each_once(&trial.cluster, 2, &trial.ledger, Places::Several);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn elasticsearch_restarted_and_the_indexer_killed_in_the_middle_lose_nothing() {
     }
     elasticsearch.start_again();
     trial.run_agent();
-    trial.maker.assert_each_once(&trial.cluster, 1, &trial.ledger, Duration::from_secs(120));
+    trial.maker.assert_each_once(&trial.cluster, 1, &trial.ledger, Places::One);
 }
 
 /// No half transfers on the nodes, nothing waiting, nothing under lease.
