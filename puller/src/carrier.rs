@@ -23,13 +23,15 @@ use crate::{
 /// The field of a report that says what was received, for jobs that announced no digest.
 pub const RECEIVED_DIGEST: &str = "received_xxh3_128";
 
-/// A job's fence and count of attempts: what a lease says beside the job.
+/// What a job's transfer is told beside the job.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
-    /// Of the lease.
+    /// Of the lease: the fence.
     pub revision: u64,
     /// Transfers begun, this one included.
     pub attempts: u32,
+    /// How what arrives is checked.
+    pub verify: Verified,
 }
 
 /// Brings jobs onto this node's disk.
@@ -77,7 +79,7 @@ impl Carrier {
         }
         let place =
             Store::place(job).map_err(|error| Failure::new(ReasonCode::UnsafePath, format!("its place: {error}")))?;
-        if let Some(found) = self.published(job, &place, &name).await? {
+        if let Some(found) = self.published(job, &place, &name, turn.verify).await? {
             let report = self.report(job, turn, &place, found.xxh3_128, None);
             return Ok(Brought { report, place, files: found.files, incoming: None });
         }
@@ -91,7 +93,8 @@ impl Carrier {
             resumed_bytes: content.size_bytes.saturating_sub(fetched.received_bytes).min(fetched.found_bytes),
         };
         let (folder, announced) = (incoming.backup(), content.clone());
-        let verified = blocking(move || verify::verify(&folder, &name, &announced, &fetched.digests)).await;
+        let verified =
+            blocking(move || verify::verify(&folder, &name, &announced, &fetched.digests, turn.verify)).await;
         let found = match verified {
             Ok(found) => found,
             Err(failure) => return Err(self.aside(incoming, failure)),
@@ -212,18 +215,26 @@ impl Carrier {
     }
 
     /// The verified backup under the final name, when it is there and whole.
-    async fn published(&self, job: &Job, place: &RelativePath, name: &str) -> Result<Option<verify::Found>, Failure> {
+    async fn published(
+        &self,
+        job: &Job,
+        place: &RelativePath,
+        name: &str,
+        how: Verified,
+    ) -> Result<Option<verify::Found>, Failure> {
         let folder = place.below(self.store.root());
         if !fs::exists(&folder).map_err(|error| Failure::store("the backup's place", &error))? {
             return Ok(None);
         }
         let Some(content) = job.content.clone() else { return Ok(None) };
         let (name, look) = (name.to_owned(), folder.clone());
-        match blocking(move || verify::verify(&look, &name, &content, &HashMap::new())).await {
+        match blocking(move || verify::verify(&look, &name, &content, &HashMap::new(), how)).await {
             Ok(found) => {
                 tracing::info!(job = %job.id, "found under its final name; settled without a transfer");
                 Ok(Some(found))
             }
+            // A disk that can't be read, or too many open files, says nothing of the backup.
+            Err(failure) if failure.reason.code == ReasonCode::StoreFailed => Err(failure),
             Err(failure) => {
                 tracing::error!(job = %job.id, reason = %failure.reason, "damaged under its final name; fetched again");
                 let aside = self.store.set_aside(&folder, CORRUPT, &job.id.to_string());
@@ -263,7 +274,7 @@ impl Carrier {
             stored_at: Millis::now(),
             attempts: turn.attempts,
             transfer,
-            verified: Some(Verified::Received),
+            verified: Some(turn.verify),
             copies: Vec::new(),
             extra,
         }

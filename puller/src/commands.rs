@@ -12,6 +12,7 @@ use longshore_core::{
     redis_link::RedisLink,
     shutdown::Shutdown,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
@@ -35,6 +36,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(15);
 /// # Errors
 /// What keeps it from starting.
 pub async fn run(settings: Settings, until: Until, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    allow_open_files();
     let rsync = version::check(&settings.rsync.program, settings.rsync.allow_unpatched);
     let rsync = rsync.await.context(Exit::Configuration)?;
     let key = serve::public_key(&settings.serve).context(Exit::Configuration)?;
@@ -68,6 +70,14 @@ pub async fn run(settings: Settings, until: Until, shutdown: Shutdown) -> anyhow
     }
     tracing::info!("puller stopped");
     Ok(Exit::Done)
+}
+
+/// As many open files as the system lets us have: removing a tree takes one for each of its levels, and a host chooses those.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
 }
 
 async fn listen(address: SocketAddr, router: Router, stop: &Shutdown) -> anyhow::Result<JoinHandle<()>> {

@@ -119,16 +119,20 @@ fn is_same(open: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Bytes of all regular files at and below `path`; what can't be read counts nothing.
+/// Bytes of all regular files at and below `path`; what can't be read counts nothing. One folder is open at a time.
 pub fn bytes_below(path: &Path) -> u64 {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() => found.len(),
-        Ok(found) if found.is_dir() => {
-            let entries = fs::read_dir(path).into_iter().flatten().flatten();
-            entries.map(|entry| bytes_below(&entry.path())).sum()
+    let mut bytes = 0;
+    let mut waiting = vec![path.to_owned()];
+    while let Some(path) = waiting.pop() {
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_file() => bytes += found.len(),
+            Ok(found) if found.is_dir() => {
+                waiting.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            }
+            _ => {}
         }
-        _ => 0,
     }
+    bytes
 }
 
 /// Takes the lock, ending whoever has inherited it from a puller that is gone.

@@ -4,6 +4,7 @@
 //! [`puller`] is the loop, [`worker`] one job under its lease, [`recovery`] what a start does about the process before.
 //! One job's way on the disk is [`carrier`]: [`fetch`] by rsync into [`incoming`], [`verify`], publish in the [`store`].
 
+pub mod aside;
 pub mod carrier;
 pub mod commands;
 pub mod failure;

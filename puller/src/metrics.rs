@@ -33,6 +33,10 @@ pub struct NodeMetrics {
     pub seconds: Histogram,
     /// Requests for stored files, by status.
     pub served: Coded,
+    /// Backups set aside for a person, by the last look.
+    pub set_aside: Gauge,
+    /// Bytes of them.
+    pub set_aside_bytes: Gauge,
     /// All of them, to be encoded.
     pub all: Metrics,
 }
@@ -45,6 +49,7 @@ impl NodeMetrics {
         let (stored, stored_bytes) = (Counter::default(), Counter::default());
         let (failed, retried, served) = (Coded::default(), Coded::default(), Coded::default());
         let (running, paused, free_bytes) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let (set_aside, set_aside_bytes) = (Gauge::default(), Gauge::default());
         let ours = all.registry().sub_registry_with_prefix("puller");
         ours.register("stored", "Backups stored", stored.clone());
         ours.register("stored_bytes", "Bytes of stored backups", stored_bytes.clone());
@@ -55,7 +60,22 @@ impl NodeMetrics {
         ours.register("free_bytes", "Free on the store's file system", free_bytes.clone());
         ours.register("job_seconds", "From claim to settled", seconds.clone());
         ours.register("served", "Requests for stored files, by status", served.clone());
-        Self { stored, stored_bytes, failed, retried, running, paused, free_bytes, seconds, served, all }
+        ours.register("set_aside", "Backups set aside for a person: corrupt or superseded", set_aside.clone());
+        ours.register("set_aside_bytes", "Bytes of backups set aside for a person", set_aside_bytes.clone());
+        Self {
+            stored,
+            stored_bytes,
+            failed,
+            retried,
+            running,
+            paused,
+            free_bytes,
+            seconds,
+            served,
+            set_aside,
+            set_aside_bytes,
+            all,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use longshore_core::{
 };
 
 use crate::{
+    aside,
     incoming::Incoming,
     node::Node,
     store::{INCOMING, Store},
@@ -67,8 +68,10 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
     Ok(())
 }
 
-/// Removes transfers' folders that nobody has come back to for `stale_after`. Returns how many.
+/// Removes transfers' folders that nobody has come back to for `stale_after`, and what was kept aside long enough. Returns how
+/// many folders.
 pub async fn sweep(node: &Arc<Node>) -> usize {
+    aside::sweep(node).await;
     let stale_after = node.settings.store.stale_after.duration();
     let mut swept = 0;
     for job in left_jobs(&node.store).unwrap_or_default() {

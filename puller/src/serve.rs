@@ -100,6 +100,7 @@ async fn listing(
 ) -> Result<Response, Problem> {
     counted(&served, async {
         let job = served.admitted(&job, &headers)?;
+        let _permit = served.slot()?;
         let (place, report) = served.backup(job).await?;
         let folder = place.below(served.node.store.root());
         let files = tokio::task::spawn_blocking(move || Store::file_list(&folder)).await;
@@ -118,7 +119,7 @@ async fn file(
 ) -> Result<Response, Problem> {
     counted(&served, async {
         let job = served.admitted(&job, &headers)?;
-        let permit = Arc::clone(&served.slots).try_acquire_owned().map_err(|_| BUSY)?;
+        let permit = served.slot()?;
         let (place, report) = served.backup(job).await?;
         // Only what was backed up, not what lies beside it.
         if path.split('/').next() != report.job.name() {
@@ -158,6 +159,11 @@ impl Served {
                 Err(WRONG_TOKEN)
             }
         }
+    }
+
+    /// One of the slots that listings and downloads share: a list of a million files costs the disk as a download does.
+    fn slot(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| BUSY)
     }
 
     async fn backup(&self, job: JobId) -> Result<(RelativePath, Report), Problem> {

@@ -132,6 +132,9 @@ mod defaults {
     pub(super) fn stale_after() -> Span {
         Span::seconds(72 * 3600)
     }
+    pub(super) fn keep_aside() -> Span {
+        Span::seconds(30 * 24 * 3600)
+    }
 }
 
 /// `[store]`: where backups are kept.
@@ -149,6 +152,12 @@ pub struct StoreSettings {
     /// Partials that nobody came back for are removed after this.
     #[serde(default = "defaults::stale_after")]
     pub stale_after: Span,
+    /// What was set aside for a person (not what was announced, or settled by another node) is removed after this.
+    #[serde(default = "defaults::keep_aside")]
+    pub keep_aside: Span,
+    /// Space that what was set aside may take; beyond it the oldest is removed, though nothing within its first day.
+    #[serde(default = "defaults::reserve")]
+    pub keep_aside_space: Reserve,
 }
 
 /// `[rsync]`: how files are fetched.

@@ -9,6 +9,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use longshore_core::{Job, JobId, Millis, NodeId, RelativePath, Report, digest::FileEntry};
@@ -250,7 +251,8 @@ impl Store {
         sync(parent)
     }
 
-    /// Moves `from` to `corner` (one of this module's folders) as `name`, in place of what was there.
+    /// Moves `from` to `corner` (one of this module's folders) as `name`, in place of what was there. Its time of change becomes
+    /// now: how long it is kept counts from here ([`crate::aside`]).
     ///
     /// # Errors
     /// The file system's.
@@ -258,6 +260,7 @@ impl Store {
         let to = self.root.join(corner).join(name);
         remove_all(&to)?;
         fs::rename(from, &to)?;
+        File::open(&to)?.set_modified(SystemTime::now())?;
         if let Some(parent) = from.parent() {
             sync(parent)?;
         }

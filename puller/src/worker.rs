@@ -16,7 +16,7 @@ use longshore_core::{
     Millis, Outcome, ReasonCode, Report,
     queue::{End, Held, Lease, Settled},
     redis_link::LinkError,
-    report::{REPORT_VERSION, Reason},
+    report::{REPORT_VERSION, Reason, Verified},
     step,
 };
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,7 @@ pub async fn work(node: &Arc<Node>, lease: Lease, progress: &Progress, ending: C
     // Ended by a drain, or because the lease was lost.
     let lost = CancellationToken::new();
     let stop = ending.child_token();
-    let turn = Turn { revision: lease.revision, attempts: lease.attempts };
+    let turn = Turn { revision: lease.revision, attempts: lease.attempts, verify: Verified::Received };
     let worker = Worker { node, lease: &lease, lost: &lost, ending: &ending };
     let carried = async {
         if lease.attempts > node.settings.retry {

@@ -1,6 +1,7 @@
 //! The puller against the real things: its own binary, real Redis, real rsync daemons, a real small disk.
 #![allow(clippy::unwrap_used)] // a test that can't go on says where by a panic
 
+mod aside;
 mod cluster;
 mod disk;
 mod failures;
