@@ -23,6 +23,7 @@ pub mod shutdown;
 pub mod startup;
 pub mod step;
 pub mod telemetry;
+pub mod text;
 pub mod time;
 pub mod token;
 

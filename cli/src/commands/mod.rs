@@ -12,7 +12,7 @@ use clap::CommandFactory as _;
 use longshore_core::exit::Exit;
 
 use crate::{
-    arguments::{Arguments, BackupsCommand, Command, InstancesCommand, InstancesList, QueueCommand},
+    arguments::{Arguments, BackupsCommand, Command, InstancesCommand, InstancesList, NodesCommand, QueueCommand},
     client::Client,
     connection,
     failure::Failure,
@@ -52,10 +52,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
                 InstancesCommand::Remove { instance } => instances::remove(&context, &instance).await,
             }
         }
-        Command::Nodes => nodes::run(&context).await,
+        Command::Nodes { command } => match command.unwrap_or(NodesCommand::List) {
+            NodesCommand::List => nodes::list(&context).await,
+        },
         Command::Queue { command } => match command.unwrap_or(QueueCommand::List) {
             QueueCommand::List => queue::list(&context).await,
-            QueueCommand::Dead { cluster, limit } => queue::dead(&context, cluster, limit).await,
+            QueueCommand::Dead(list) => queue::dead(&context, list).await,
         },
         Command::Registry { command } => registry::run(&context, command).await,
         Command::Restore { command } => Box::pin(restore::run(&context, command)).await,

@@ -57,7 +57,7 @@ impl Node {
     }
 }
 
-pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
+pub(super) async fn list(context: &Context) -> Result<Exit, Failure> {
     let value = context.client.get(&["api", "v1", "nodes"], &[]).await?;
     if context.json {
         show::json(&value)?;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{Context, nodes::Away};
 use crate::{
+    arguments::DeadList,
     client,
     failure::Failure,
     show::{
@@ -114,9 +115,9 @@ struct Letter {
 }
 
 /// Dead letters; exit code 1 when there are any.
-pub(super) async fn dead(context: &Context, cluster: Option<String>, limit: u32) -> Result<Exit, Failure> {
-    let mut query = vec![("limit", limit.to_string())];
-    query.extend(cluster.map(|cluster| ("cluster", cluster)));
+pub(super) async fn dead(context: &Context, list: DeadList) -> Result<Exit, Failure> {
+    let mut query = vec![("limit", list.limit.to_string())];
+    query.extend(list.cluster.map(|cluster| ("cluster", cluster)));
     let value = context.client.get(&["api", "v1", "dead-letters"], &query).await?;
     let exit = if value["total"].as_u64().unwrap_or(0) > 0 { Exit::FoundWrong } else { Exit::Done };
     if context.json {

@@ -1,47 +1,8 @@
-//! Sizes, spans and times as people read them.
-
-use std::time::Duration;
+//! What people read in a cell or a line: sizes and spans as everywhere, and times in the local zone.
 
 use jiff::tz::TimeZone;
 use longshore_core::Millis;
-
-/// `70.0 MiB`.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 || value >= 100.0 {
-        format!("{value:.0} {}", UNITS[unit])
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
-}
-
-/// `3h 20m`: the two largest units that are not zero.
-pub fn span(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes, seconds % 60) {
-        (0, 0, 0, seconds) => format!("{seconds}s"),
-        (0, 0, minutes, 0) => format!("{minutes}m"),
-        (0, 0, minutes, seconds) if minutes < 10 => format!("{minutes}m {seconds}s"),
-        (0, 0, minutes, _) => format!("{minutes}m"),
-        (0, hours, 0, _) => format!("{hours}h"),
-        (0, hours, minutes, _) => format!("{hours}h {minutes}m"),
-        (days, 0, _, _) => format!("{days}d"),
-        (days, hours, _, _) => format!("{days}d {hours}h"),
-    }
-}
-
-/// `3h 20m ago`.
-pub fn ago(at: Millis) -> String {
-    let now = Millis::now();
-    if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) }
-}
+pub use longshore_core::text::{ago, size, span};
 
 /// `2026-11-20 03:00:05`, in the local zone, for tables whose head names the zone.
 pub fn local(at: Millis) -> String {
@@ -56,16 +17,4 @@ pub fn moment(at: Millis) -> String {
 /// `CST`: the local zone's name now.
 pub fn zone() -> String {
     jiff::Zoned::now().strftime("%Z").to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_and_spans_read_well() {
-        assert_eq!([size(0), size(1536), size(73_400_320), size(1 << 40)], ["0 B", "1.5 KiB", "70.0 MiB", "1.0 TiB"]);
-        let of = |seconds| span(Duration::from_secs(seconds));
-        assert_eq!([of(0), of(125), of(3600), of(12_000), of(200_000)], ["0s", "2m 5s", "1h", "3h 20m", "2d 7h"]);
-    }
 }

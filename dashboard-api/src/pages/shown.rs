@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use longshore_core::Millis;
+use longshore_core::{
+    Millis,
+    text::{self, size, span},
+};
 
 use crate::{
     api::{
@@ -17,36 +20,6 @@ use crate::{
     watch::Away,
 };
 
-/// `1.2 GiB`.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 || value >= 100.0 {
-        format!("{value:.0} {}", UNITS[unit])
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
-}
-
-/// `3 h 20 min`: the two largest units that are not zero.
-pub(super) fn span(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min"),
-        (0, hours, 0) => format!("{hours} h"),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (days, 0, _) => format!("{days} d"),
-        (days, hours, _) => format!("{days} d {hours} h"),
-    }
-}
-
 /// A moment: how long ago, and exactly.
 pub(super) struct Ago {
     pub(super) ago: String,
@@ -55,9 +28,7 @@ pub(super) struct Ago {
 
 impl Ago {
     fn of(at: Millis) -> Self {
-        let now = Millis::now();
-        let ago = if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) };
-        Self { ago, exact: at.timestamp().strftime("%Y-%m-%d %H:%M:%S UTC").to_string() }
+        Self { ago: text::ago(at), exact: at.timestamp().strftime("%Y-%m-%d %H:%M:%S UTC").to_string() }
     }
 }
 
@@ -378,23 +349,5 @@ impl InstanceRow {
             overdue: instance.due_at.map(|due| span(Millis::now().since(due))).unwrap_or_default(),
             why,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_and_spans_read_well() {
-        assert_eq!(size(0), "0 B");
-        assert_eq!(size(1023), "1023 B");
-        assert_eq!(size(73_400_320), "70.0 MiB");
-        assert_eq!(size(u64::MAX), "16384 PiB");
-        let of = |seconds| span(Duration::from_secs(seconds));
-        assert_eq!(
-            (of(59), of(3600), of(12_000), of(200_000)),
-            ("59 s".into(), "1 h".into(), "3 h 20 min".into(), "2 d 7 h".into())
-        );
     }
 }

@@ -1,10 +1,13 @@
 //! The command line.
 
+mod queue;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use longshore_core::{InstanceKey, config::ConfigArgs};
 
+pub(crate) use self::queue::{DeadList, QueueCommand};
 use crate::restore::at::At;
 
 /// See what is protected and what waits, and get a backup back.
@@ -72,9 +75,16 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<InstancesCommand>,
     },
-    /// Storage nodes: what each is doing, and its disk
-    Nodes,
-    /// Queues: what waits and for how long, and what is kept for a person
+    /// Storage nodes: what each is doing, its share of the work, and its disk
+    Nodes {
+        /// Which.
+        #[command(subcommand)]
+        command: Option<NodesCommand>,
+    },
+    /// Queues: what waits, for how long and why, and what operators do with it
+    #[command(after_help = "Examples:
+  longshore queue
+  longshore queue dead")]
     Queue {
         /// Which.
         #[command(subcommand)]
@@ -219,20 +229,11 @@ pub struct InstancesAdd {
     pub interval: Option<longshore_core::config::Span>,
 }
 
-/// `longshore queue`.
+/// `longshore nodes`.
 #[derive(Debug, Subcommand)]
-pub enum QueueCommand {
-    /// What waits in each level
+pub enum NodesCommand {
+    /// All of them
     List,
-    /// What is kept for a person: given up, refused, or not readable
-    Dead {
-        /// Of this cluster
-        #[arg(long, value_name = "ID")]
-        cluster: Option<String>,
-        /// At most this many of each cluster
-        #[arg(long, value_name = "COUNT", default_value_t = 50)]
-        limit: u32,
-    },
 }
 
 /// `longshore registry`.
