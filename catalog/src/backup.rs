@@ -60,12 +60,30 @@ impl Chain {
     }
 }
 
+/// How reports of one job stand to each other: the greater is the job's entry, in whatever order they come. What is stored
+/// stands against any other end, also a later one: a host that offers a job again, after a queue had forgotten it, has no file
+/// any more, but the node has. Among the rest the later revision counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Standing {
+    /// Whether its outcome is stored.
+    pub is_stored: bool,
+    /// The report's revision.
+    pub revision: u64,
+}
+
+impl Standing {
+    /// Of `report`.
+    pub fn of(report: &Report) -> Self {
+        Self { is_stored: report.outcome == Outcome::Stored, revision: report.revision }
+    }
+}
+
 /// What became of one report that was put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
     /// The entry is this report now, durably (also when it was already).
     Written,
-    /// The entry is of a newer revision and stays.
+    /// The entry that is there stands above it ([`Standing`]) and stays.
     Older,
     /// The catalog will never take it; why.
     Refused(String),

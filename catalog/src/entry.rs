@@ -14,6 +14,9 @@ use crate::words;
 /// 9999-12-31T23:59:59.999Z, the last moment that a calendar with four-digit years has.
 pub(crate) const LAST_MOMENT: Millis = Millis(253_402_300_799_999);
 
+/// Revisions are below this; as microseconds it is in the year 75000.
+pub(crate) const REVISION_LIMIT: i64 = 1 << 61;
+
 /// A report, made ready to be written.
 pub(crate) struct Entry<'a> {
     /// The report, its reason cut.
@@ -34,8 +37,8 @@ impl<'a> Entry<'a> {
                 return Err(format!("{what} is {}, which is not a time between 1970 and 9999", at.0));
             }
         }
-        let revision =
-            i64::try_from(report.revision).map_err(|_| format!("revision {} is too large", report.revision))?;
+        let revision = i64::try_from(report.revision).ok().filter(|revision| *revision < REVISION_LIMIT);
+        let revision = revision.ok_or_else(|| format!("revision {} is too large", report.revision))?;
         let size = report.job.size_bytes();
         let size_bytes = i64::try_from(size).map_err(|_| format!("size_bytes {size} is too large"))?;
         let mut report = Cow::Borrowed(report);

@@ -1,7 +1,7 @@
 //! Where backups are known: one [`Catalog`] trait, SQLite and Elasticsearch behind it, one contract suite that both pass.
 //!
 //! An entry is the final [`Report`] of a job, kept whole, with a few columns beside it to search by. Invariants: one entry
-//! for a job, whatever is repeated or replayed; a write carries the report's revision and never undoes a newer one; what
+//! for a job, whatever is repeated or replayed; a write never undoes an entry that stands above it ([`Standing`]); what
 //! [`Catalog::put`] calls written survives a power cut, because the report stream is acknowledged on its word. Only the
 //! indexer writes; everyone else opens [`Access::Read`].
 
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use longshore_core::{InstanceKey, JobId, Millis, Report, ServerId};
 
-pub use backup::{Backup, Chain, Put};
+pub use backup::{Backup, Chain, Put, Standing};
 pub use config::{CatalogConfig, CatalogKind, ElasticsearchConfig};
 pub use error::CatalogError;
 pub use freshness::{Freshness, FreshnessQuery, GoodPoint, HostSeen, LastReport};
@@ -80,8 +80,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Says what doesn't, and what to do.
     async fn health(&self) -> Result<Health>;
 
-    /// Writes reports as entries; the results stand in the order of `reports`. Idempotent by job id; an entry of a newer
-    /// revision stays as it is. Reason texts are cut at 8 KiB.
+    /// Writes reports as entries; the results stand in the order of `reports`. Idempotent by job id; an entry that stands above
+    /// the report ([`Standing`]) stays as it is. Reason texts are cut at 8 KiB.
     ///
     /// # Errors
     /// Only when nothing is known about any item (not reachable); then the whole batch may be put again.
@@ -99,11 +99,11 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Unavailable, or an entry that can't be read.
     async fn by_id(&self, id: JobId) -> Result<Option<Backup>>;
 
-    /// The revision of each job's entry, in the order of `ids`; `None` where there is none. Sees what was written at once.
+    /// How each job's entry stands, in the order of `ids`; `None` where there is none. Sees what was written at once.
     ///
     /// # Errors
     /// Unavailable.
-    async fn revisions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>>;
+    async fn standings(&self, ids: &[JobId]) -> Result<Vec<Option<Standing>>>;
 
     /// Entries that pass the filter, sorted, a page at a time.
     ///

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use longshore_catalog::{Catalog, CatalogError, Freshness, HostSeen, Put};
 use longshore_core::{
-    Millis, Report,
+    Millis, Outcome, Report,
     queue::{DeadReport, StreamBody, StreamEntry},
     shutdown::Shutdown,
 };
@@ -88,7 +88,7 @@ impl Batch {
         catalog.put_hosts(&self.hosts).await
     }
 
-    /// Puts the reports; afterwards only those that the catalog has are left in `reports`.
+    /// Puts the reports; afterwards only those that tell of their instance are left in `reports`.
     async fn put(&mut self, catalog: &dyn Catalog, condition: &Condition, shutdown: &Shutdown) -> bool {
         let mut waiting = std::mem::take(&mut self.reports);
         let mut waiting_ids = std::mem::take(&mut self.report_ids);
@@ -109,6 +109,8 @@ impl Batch {
             for ((report, id), put) in waiting.into_iter().zip(waiting_ids).zip(results) {
                 condition.put(&put);
                 match put {
+                    // Another report of the job tells of the instance: that it failed beside that is no news of it.
+                    Put::Older if report.outcome != Outcome::Stored => self.ids.push(id),
                     Put::Written | Put::Older => {
                         self.reports.push(report);
                         self.ids.push(id);

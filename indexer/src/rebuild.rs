@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use longshore_catalog::{Catalog, CatalogError, Filter, Freshness, MAX_LIMIT, Put, SearchQuery};
+use longshore_catalog::{Catalog, CatalogError, Filter, Freshness, MAX_LIMIT, Put, SearchQuery, Standing};
 use longshore_core::{JobId, NodeId, Outcome, Report, exit::Exit, shutdown::Shutdown};
 use tokio::sync::mpsc;
 
@@ -135,7 +135,10 @@ impl Rebuild<'_> {
                     self.found.data_wrong += 1;
                     println!("data wrong   {folder}: {why}");
                 }
-                self.nodes.extend(report.node_id.clone());
+                // A manifest that names copies is a copy's: this store is not the node's that stored it first.
+                if report.copies.is_empty() {
+                    self.nodes.extend(report.node_id.clone());
+                }
                 self.seen.insert(report.job.id);
                 Some(report)
             }
@@ -146,14 +149,15 @@ impl Rebuild<'_> {
         let ids: Vec<JobId> = reports.iter().map(|report| report.job.id).collect();
         let known = match self.empty {
             true => vec![None; ids.len()],
-            false => self.patiently(async || self.catalog.revisions(&ids).await).await?,
+            false => self.patiently(async || self.catalog.standings(&ids).await).await?,
         };
         let mut lacking = Vec::new();
-        for (report, revision) in reports.into_iter().zip(known) {
-            let (what, counted) = match revision {
+        for (report, known) in reports.into_iter().zip(known) {
+            let here = Standing::of(&report);
+            let (what, counted) = match known {
                 None => ("missing", &mut self.found.missing),
-                Some(revision) if revision < report.revision => ("older", &mut self.found.older),
-                Some(revision) if revision > report.revision => ("newer", &mut self.found.newer),
+                Some(known) if known < here => ("older", &mut self.found.older),
+                Some(known) if known > here => ("newer", &mut self.found.newer),
                 Some(_) => continue,
             };
             *counted += 1;

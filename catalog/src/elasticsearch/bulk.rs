@@ -13,7 +13,10 @@ use super::{
     Link, Names,
     link::{Answer, Fault},
 };
-use crate::{CatalogError, Put, Result, entry::Entry};
+use crate::{
+    CatalogError, Put, Result, Standing,
+    entry::{Entry, REVISION_LIMIT},
+};
 
 /// The bytes of one request: enough to be worth it, far below what a server or a proxy refuses.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
@@ -84,6 +87,9 @@ pub(super) struct ItemEnd {
     #[serde(default)]
     pub(super) error: Option<Fault>,
 }
+
+/// In a version, that its report is stored. No revision reaches it ([`Entry::of`]).
+const STORED: i64 = REVISION_LIMIT;
 
 /// What keeps an answer to a bulk short.
 pub(super) const SHORT: (&str, &str) = ("filter_path", "errors,items.*.status,items.*.error.type,items.*.error.reason");
@@ -178,13 +184,25 @@ fn end(end: ItemEnd) -> Put {
     }
 }
 
+/// The one number that a cluster compares: the revision, above all others for what is stored.
+fn version_of(entry: &Entry<'_>) -> i64 {
+    if entry.report.outcome == Outcome::Stored { entry.revision | STORED } else { entry.revision }
+}
+
+/// How the entry of this version stands.
+pub(super) fn standing_of(version: u64) -> Standing {
+    let stored = STORED.cast_unsigned();
+    Standing { is_stored: version & stored != 0, revision: version & !stored }
+}
+
 fn lines(names: &Names, report: &Report) -> Lines {
     let entry = Entry::of(report)?;
     let report = &*entry.report;
     let job = &report.job;
     let index = names.month_of(job.id);
-    let action =
-        Action { index: Target { index: &index, id: job.id, version: entry.revision, version_type: "external_gte" } };
+    let action = Action {
+        index: Target { index: &index, id: job.id, version: version_of(&entry), version_type: "external_gte" },
+    };
     let full = entry.full();
     let document = Document {
         id: job.id,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use self::{link::Link, names::Names};
 use crate::{
     Backup, Bucket, Catalog, CatalogError, CatalogKind, Chain, CountBy, Cursor, ElasticsearchConfig, Filter, Freshness,
-    FreshnessQuery, Health, HostSeen, Page, Put, Result, SearchQuery, Totals, assemble,
+    FreshnessQuery, Health, HostSeen, Page, Put, Result, SearchQuery, Standing, Totals, assemble,
 };
 
 /// Members of a chain read with one request.
@@ -161,7 +161,7 @@ impl Catalog for ElasticsearchCatalog {
         Ok(Some(answer.read::<Document>()?.source.into()))
     }
 
-    async fn revisions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
+    async fn standings(&self, ids: &[JobId]) -> Result<Vec<Option<Standing>>> {
         #[derive(Deserialize)]
         struct Found {
             docs: Vec<Version>,
@@ -171,15 +171,15 @@ impl Catalog for ElasticsearchCatalog {
             #[serde(rename = "_version")]
             version: Option<u64>,
         }
-        let mut revisions = Vec::with_capacity(ids.len());
+        let mut standings = Vec::with_capacity(ids.len());
         for ids in ids.chunks(MEMBERS) {
             let one = |&id: &JobId| json!({"_index": self.names.month_of(id), "_id": id, "_source": false});
             let body = json!({"docs": ids.iter().map(one).collect::<Vec<_>>()});
             let found: Found = self.link.json(Method::Post, "_mget", Some(&body)).await?.read()?;
             // An entry without a version is not there, or its month is not.
-            revisions.extend(found.docs.into_iter().map(|doc| doc.version));
+            standings.extend(found.docs.into_iter().map(|doc| doc.version.map(bulk::standing_of)));
         }
-        Ok(revisions)
+        Ok(standings)
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<Page<Backup>> {

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use self::connections::{Connections, classify};
 use crate::{
     Access, Backup, Bucket, Catalog, CatalogError, CatalogKind, Chain, CountBy, Cursor, Filter, Freshness,
-    FreshnessQuery, Health, HostSeen, Page, Put, Result, SearchQuery, Totals, assemble, entry::Entry,
+    FreshnessQuery, Health, HostSeen, Page, Put, Result, SearchQuery, Standing, Totals, assemble, entry::Entry,
 };
 
 /// A catalog in a SQLite file.
@@ -103,9 +103,9 @@ impl Catalog for SqliteCatalog {
         self.read(move |connection| read::by_id(connection, id)).await
     }
 
-    async fn revisions(&self, ids: &[JobId]) -> Result<Vec<Option<u64>>> {
+    async fn standings(&self, ids: &[JobId]) -> Result<Vec<Option<Standing>>> {
         let ids = ids.to_vec();
-        self.read(move |connection| ids.iter().map(|&id| read::revision(connection, id)).collect()).await
+        self.read(move |connection| ids.iter().map(|&id| read::standing(connection, id)).collect()).await
     }
 
     async fn search(&self, query: &SearchQuery) -> Result<Page<Backup>> {

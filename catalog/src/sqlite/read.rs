@@ -7,7 +7,7 @@ use rusqlite::{Connection, Params, Row, params, params_from_iter};
 use super::{SqliteError, conditions::Conditions};
 use crate::{
     Backup, Bucket, CatalogError, CountBy, Cursor, Filter, Freshness, FreshnessQuery, HostSeen, Order, Page,
-    SearchQuery, Totals,
+    SearchQuery, Standing, Totals,
     freshness::{HOSTS_LIST, INSTANCES_LIST},
     search::page_limit,
 };
@@ -18,10 +18,11 @@ pub(super) fn by_id(connection: &Connection, id: JobId) -> Read<Option<Backup>> 
     one(connection, "SELECT report FROM backup WHERE id = ?1", [&id.as_bytes()[..]])
 }
 
-pub(super) fn revision(connection: &Connection, id: JobId) -> Read<Option<u64>> {
-    let mut statement = connection.prepare_cached("SELECT revision FROM backup WHERE id = ?1")?;
-    let mut rows = statement.query([&id.as_bytes()[..]])?;
-    rows.next()?.map(|row| Ok(unsigned(row, 0)?)).transpose()
+pub(super) fn standing(connection: &Connection, id: JobId) -> Read<Option<Standing>> {
+    let mut statement = connection.prepare_cached("SELECT revision, outcome = ?2 FROM backup WHERE id = ?1")?;
+    let mut rows = statement.query(params![&id.as_bytes()[..], Outcome::Stored.as_str()])?;
+    let standing = |row| Ok(Standing { revision: unsigned(row, 0)?, is_stored: row.get(1)? });
+    rows.next()?.map(standing).transpose()
 }
 
 /// The stored backup of the instance made last, at or before `at`.

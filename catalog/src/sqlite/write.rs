@@ -1,20 +1,23 @@
 //! What the writer does, each inside one transaction.
 
-use longshore_core::{InstanceKey, NodeId};
+use longshore_core::{InstanceKey, NodeId, Outcome};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::{Freshness, HostSeen, Put, entry::Entry};
+use crate::{Freshness, HostSeen, Put, Standing, entry::Entry};
 
-/// Writes one entry, unless a newer one is there.
+/// Writes one entry, unless one that stands above it is there.
 pub(super) fn put(transaction: &Transaction<'_>, entry: &Entry<'_>) -> rusqlite::Result<Put> {
     let job = &entry.report.job;
     let id = job.id.as_bytes();
-    let kept: Option<(i64, i64, bool)> = transaction
-        .prepare_cached("SELECT entry, revision, reason IS NOT NULL FROM backup WHERE id = ?1")?
-        .query_row([&id[..]], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    let kept: Option<(i64, bool, Standing)> = transaction
+        .prepare_cached("SELECT entry, reason IS NOT NULL, revision, outcome = ?2 FROM backup WHERE id = ?1")?
+        .query_row(params![&id[..], Outcome::Stored.as_str()], |row| {
+            let revision = row.get::<_, i64>(2)?.cast_unsigned();
+            Ok((row.get(0)?, row.get(1)?, Standing { revision, is_stored: row.get(3)? }))
+        })
         .optional()?;
-    if let Some((number, revision, had_words)) = kept {
-        if revision > entry.revision {
+    if let Some((number, had_words, standing)) = kept {
+        if standing > Standing::of(&entry.report) {
             return Ok(Put::Older);
         }
         if had_words {

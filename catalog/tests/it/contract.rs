@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_catalog::{
     Bucket, Catalog, CatalogError, Chain, CountBy, Cursor, Filter, Freshness, FreshnessQuery, HostSeen, Order, Put,
-    SearchQuery, SortBy, TimeSpan, Totals,
+    SearchQuery, SortBy, Standing, TimeSpan, Totals,
 };
 use longshore_core::{ChainPosition, JobId, Millis, Outcome, ReasonCode, Report, chain::ChainState};
 
@@ -18,6 +18,7 @@ macro_rules! contract_suite {
             what_was_put_is_there_whole
             the_same_report_twice_is_one_entry
             an_older_revision_never_undoes_a_newer_one
+            what_is_stored_stands_against_a_later_failure
             a_success_replaces_the_failure_and_its_words
             what_cannot_be_held_is_refused_alone
             a_long_reason_is_cut_and_found
@@ -123,8 +124,33 @@ pub(crate) async fn an_older_revision_never_undoes_a_newer_one(catalog: &dyn Cat
     newest.revision += 5;
     assert_eq!(catalog.put(&[newest.clone(), newer.clone()]).await.unwrap(), [Put::Written, Put::Older]);
     assert_eq!(catalog.by_id(newer.job.id).await.unwrap().unwrap().report.revision, newest.revision);
-    let revisions = catalog.revisions(&[JobId::fresh(), newer.job.id]).await.unwrap();
-    assert_eq!(revisions, [None, Some(newest.revision)]);
+    let standings = catalog.standings(&[JobId::fresh(), newer.job.id]).await.unwrap();
+    assert_eq!(standings, [None, Some(Standing { is_stored: true, revision: newest.revision })]);
+}
+
+pub(crate) async fn what_is_stored_stands_against_a_later_failure(catalog: &dyn Catalog) {
+    let with = |report: &Report, outcome, revision| {
+        let base = if outcome == Outcome::Stored { stored("3306", 0) } else { failed("3306", 0, "the file is gone") };
+        Report { job: report.job.clone(), outcome, revision, ..base }
+    };
+    for later in [Outcome::Failed, Outcome::Refused, Outcome::Cancelled] {
+        let good = stored("3306", 0);
+        put(catalog, std::slice::from_ref(&good)).await;
+        let bad = with(&good, later, good.revision + 1_000_000);
+        assert_eq!(catalog.put(std::slice::from_ref(&bad)).await.unwrap(), [Put::Older]);
+        assert_eq!(catalog.by_id(good.job.id).await.unwrap().unwrap().report, good);
+        // A later good one (it has a copy now) replaces it, and the failure between the two changes nothing.
+        let copied = with(&good, Outcome::Stored, bad.revision + 1);
+        put(catalog, std::slice::from_ref(&copied)).await;
+        assert_eq!(catalog.put(&[bad, good]).await.unwrap(), [Put::Older, Put::Older]);
+        assert_eq!(catalog.by_id(copied.job.id).await.unwrap().unwrap().report, copied);
+    }
+    // In the other order the end is the same.
+    let bad = failed("3307", 0, "the file is gone");
+    put(catalog, std::slice::from_ref(&bad)).await;
+    let good = with(&bad, Outcome::Stored, bad.revision - 1_000_000);
+    put(catalog, std::slice::from_ref(&good)).await;
+    assert_eq!(catalog.by_id(bad.job.id).await.unwrap().unwrap().report, good);
 }
 
 pub(crate) async fn a_success_replaces_the_failure_and_its_words(catalog: &dyn Catalog) {
