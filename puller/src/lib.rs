@@ -5,6 +5,7 @@
 //! One job's way on the disk is [`carrier`]: [`fetch`] by rsync into [`incoming`], [`verify`], publish in the [`store`].
 
 pub mod aside;
+pub mod bandwidth;
 pub mod carrier;
 pub mod commands;
 pub mod failure;

@@ -1,0 +1,135 @@
+//! The way of a proxied transfer's bytes: from the host's connection to rsync's through a pipe, without a copy in this
+//! process, each quantum counted when it has arrived and held until its lane lets it pass.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use rustix::{
+    net::sockopt,
+    pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice},
+};
+use tokio::{
+    io::{AsyncWriteExt, Interest},
+    net::{TcpStream, tcp},
+};
+
+use super::{Lane, bucket};
+
+/// Of a receive buffer: what a host may have sent ahead under a limit is what passes in this time.
+const AHEAD_SECONDS: f64 = 0.1;
+/// A smaller buffer would stop and go.
+const LEAST_BUFFER_BYTES: usize = 32 << 10;
+/// Once set, a size is never the kernel's to choose again: this is for a transfer whose limit was lifted.
+const UNLIMITED_BUFFER_BYTES: usize = 8 << 20;
+
+/// Counts what a transfer received.
+#[derive(Debug, Default)]
+pub struct Flow {
+    received: AtomicU64,
+}
+
+impl Flow {
+    /// Bytes from the host so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+}
+
+/// Joins the two until both are at their end.
+///
+/// # Errors
+/// When one of them breaks.
+pub async fn join(mut host: TcpStream, mut rsync: TcpStream, lane: &Lane, flow: &Flow) -> io::Result<()> {
+    let (from_host, mut to_host) = host.split();
+    let (mut from_rsync, to_rsync) = rsync.split();
+    let requests = async {
+        tokio::io::copy(&mut from_rsync, &mut to_host).await?;
+        to_host.shutdown().await
+    };
+    tokio::try_join!(received(from_host, to_rsync, lane, flow), requests)?;
+    Ok(())
+}
+
+async fn received(from: tcp::ReadHalf<'_>, mut to: tcp::WriteHalf<'_>, lane: &Lane, flow: &Flow) -> io::Result<()> {
+    let mut pipe = Pipe::new()?;
+    let (mut rate, mut quantum) = (lane.rate(), lane.quantum());
+    if rate.is_some() {
+        bound_ahead(from.as_ref(), rate);
+    }
+    loop {
+        if lane.rate() != rate {
+            (rate, quantum) = (lane.rate(), lane.quantum());
+            bound_ahead(from.as_ref(), rate);
+        }
+        let arrived = pipe.fill(from.as_ref(), quantum).await?;
+        if arrived == 0 {
+            return to.shutdown().await;
+        }
+        flow.received.fetch_add(arrived as u64, Relaxed);
+        if arrived < quantum {
+            // The host may wait for this acknowledgement before it sends more; the kernel would delay it.
+            let _ = sockopt::set_tcp_quickack(from.as_ref(), true);
+        }
+        lane.pass(arrived).await;
+        pipe.drain(to.as_ref(), arrived).await?;
+    }
+}
+
+/// Under a limit a host must not send ahead what would fill the line in one burst.
+fn bound_ahead(host: &TcpStream, rate: Option<u64>) {
+    let bytes = rate.map_or(UNLIMITED_BUFFER_BYTES, |rate| (rate as f64 * AHEAD_SECONDS) as usize);
+    let bytes = bytes.clamp(LEAST_BUFFER_BYTES, UNLIMITED_BUFFER_BYTES);
+    // The kernel doubles it, for its own bookkeeping. Where it has less than we ask for, less it is.
+    if let Err(error) = sockopt::set_socket_recv_buffer_size(host, bytes / 2) {
+        tracing::debug!(%error, "a receive buffer keeps its size");
+    }
+}
+
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipe {
+    fn new() -> io::Result<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A user may have only so many large ones; a small one moves the same bytes in more steps.
+        let _ = fcntl_setpipe_size(&write, bucket::quantum(None));
+        Ok(Self { read, write })
+    }
+
+    /// Takes at most `most` bytes from `host`; 0 at its end.
+    async fn fill(&mut self, host: &TcpStream, most: usize) -> io::Result<usize> {
+        moved(host, Interest::READABLE, || spliced(host, &self.write, most)).await
+    }
+
+    /// Gives all `bytes` that are in it to `rsync`.
+    async fn drain(&mut self, rsync: &TcpStream, mut bytes: usize) -> io::Result<()> {
+        while bytes > 0 {
+            bytes -= moved(rsync, Interest::WRITABLE, || spliced(&self.read, rsync, bytes)).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn moved(
+    socket: &TcpStream,
+    ready: Interest,
+    mut splice: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
+    loop {
+        socket.ready(ready).await?;
+        match socket.try_io(ready, &mut splice) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            moved => return moved,
+        }
+    }
+}
+
+fn spliced(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> {
+    Ok(splice(from, None, to, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?)
+}
