@@ -12,8 +12,9 @@ use longshore_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bandwidth::Bandwidth,
     failure::Failure,
-    fetch::{Fetcher, Progress},
+    fetch::{Errand, Fetcher, Progress},
     incoming::Incoming,
     settings::Settings,
     store::{self, CORRUPT, FILES, MANIFEST, NEW_MANIFEST, SUPERSEDED, Store},
@@ -39,6 +40,7 @@ pub struct Turn {
 pub struct Carrier {
     node_id: NodeId,
     store: Arc<Store>,
+    bandwidth: Arc<Bandwidth>,
     fetcher: Fetcher,
 }
 
@@ -54,9 +56,10 @@ pub struct Brought {
 }
 
 impl Carrier {
-    /// For `store`.
-    pub fn new(settings: &Settings, store: Arc<Store>) -> Self {
-        Self { node_id: settings.node_id.clone(), store, fetcher: Fetcher::new(settings) }
+    /// For `store`, within the limits of `bandwidth`.
+    pub fn new(settings: &Settings, store: Arc<Store>, bandwidth: Arc<Bandwidth>) -> Self {
+        let fetcher = Fetcher::new(settings, Arc::clone(&bandwidth));
+        Self { node_id: settings.node_id.clone(), store, bandwidth, fetcher }
     }
 
     /// Fetches and verifies `job`, or finds it published and verifies that.
@@ -85,7 +88,9 @@ impl Carrier {
         }
         let incoming = Incoming::open(&self.store, job.id);
         let incoming = incoming.await.map_err(|error| Failure::store("the transfer's folder", &error))?;
-        let fetched = self.fetcher.fetch(&incoming, source, content, progress, stop).await?;
+        let lane = self.bandwidth.lane(&job.server_id, &job.queue);
+        let errand = Errand { source, content, lane: &lane, progress, stop };
+        let fetched = self.fetcher.fetch(&incoming, errand).await?;
         step::reached("puller.fetched");
         let transfer = Transfer {
             bytes: fetched.received_bytes,

@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
     process::ExitStatus,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -21,13 +21,14 @@ use tokio::{io::AsyncReadExt, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bandwidth::{Bandwidth, Lane},
     failure::{Class, Failure},
     incoming::Incoming,
     rsync::{
         arguments::{self, Checksum, Wanted},
         exit_code,
         output::{Event, Parser},
-        process::{self, Rsync},
+        process::Rsync,
     },
     settings::{LocalModules, RsyncSettings, Settings, SshSettings},
 };
@@ -95,12 +96,28 @@ pub struct Fetched {
     pub found_bytes: u64,
 }
 
+/// One fetch: from where, what was announced, what its bytes have to pass, how far it is, and what ends it.
+#[derive(Debug, Clone, Copy)]
+pub struct Errand<'a> {
+    /// From where.
+    pub source: &'a Source,
+    /// What was announced.
+    pub content: &'a Content,
+    /// The limits on its bytes.
+    pub lane: &'a Lane,
+    /// How far it is.
+    pub progress: &'a Progress,
+    /// Ends it, when it is cancelled.
+    pub stop: &'a CancellationToken,
+}
+
 /// Fetches by rsync, and remembers of hosts what has to be remembered.
 #[derive(Debug)]
 pub struct Fetcher {
     rsync: RsyncSettings,
     ssh: SshSettings,
     local: LocalModules,
+    bandwidth: Arc<Bandwidth>,
     without_xxh128: Mutex<HashSet<HostAddress>>,
     with_xxh128: Mutex<HashSet<HostAddress>>,
 }
@@ -111,7 +128,9 @@ struct Run {
     end: Option<End>,
     said: Vec<u8>,
     digests: HashMap<Vec<u8>, Xxh3>,
-    literal_bytes: u64,
+    /// Of files; rsync tells it at a good end.
+    literal_bytes: Option<u64>,
+    received_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -121,34 +140,31 @@ enum End {
     TooMuch(u64),
     TooManyFiles,
     Stopped,
+    /// Its way is no longer allowed: it goes on by another.
+    Moved,
 }
 
 impl Fetcher {
-    /// With the node's settings.
-    pub fn new(settings: &Settings) -> Self {
+    /// With the node's settings and its limits.
+    pub fn new(settings: &Settings, bandwidth: Arc<Bandwidth>) -> Self {
         let mut rsync = settings.rsync.clone();
         rsync.program = in_path(rsync.program);
         Self {
             rsync,
             ssh: settings.ssh.clone(),
             local: settings.local_modules.clone(),
+            bandwidth,
             without_xxh128: Mutex::default(),
             with_xxh128: Mutex::default(),
         }
     }
 
-    /// Fetches `source` into `incoming`, using what an earlier transfer left there.
+    /// Fetches into `incoming`, using what an earlier transfer left there.
     ///
     /// # Errors
     /// [`Failure`]; what arrived stays.
-    pub async fn fetch(
-        &self,
-        incoming: &Incoming,
-        source: &Source,
-        content: &Content,
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> Result<Fetched, Failure> {
+    pub async fn fetch(&self, incoming: &Incoming, errand: Errand<'_>) -> Result<Fetched, Failure> {
+        let Errand { source, content, progress, .. } = errand;
         incoming.prepare(source).map_err(|error| Failure::store("the transfer's folder", &error))?;
         let found_bytes = incoming.bytes_here();
         progress.reached(found_bytes);
@@ -160,13 +176,13 @@ impl Fetcher {
             hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(source.address.clone());
         };
         let first = if known(&self.without_xxh128) { Checksum::Negotiated } else { Checksum::Xxh128 };
-        let mut run = self.run(incoming, source, content, first, progress, stop).await?;
+        let mut run = self.run(incoming, errand, first).await?;
         let succeeded = |run: &Run| matches!(&run.end, Some(End::Exit(status)) if status.success());
         if first == Checksum::Xxh128 {
             if succeeded(&run) {
                 remember(&self.with_xxh128);
             } else if run.may_be_old_daemon() && !known(&self.with_xxh128) {
-                let second = self.run(incoming, source, content, Checksum::Negotiated, progress, stop).await?;
+                let second = self.run(incoming, errand, Checksum::Negotiated).await?;
                 if succeeded(&second) {
                     tracing::info!(host = %source.address, "its rsync does not know xxh128; digests are made by reading");
                     remember(&self.without_xxh128);
@@ -179,7 +195,7 @@ impl Fetcher {
         }
         self.judge(run, incoming, content).map(|run| Fetched {
             digests: run.digests,
-            received_bytes: run.literal_bytes,
+            received_bytes: run.received_bytes,
             seconds: started.elapsed().as_secs_f64(),
             found_bytes,
         })
@@ -193,7 +209,7 @@ impl Fetcher {
                 let exit = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
                 Err(Failure::rsync(exit, incoming.bytes_here() > 0, &said))
             }
-            Some(End::Stalled) | None => {
+            Some(End::Stalled | End::Moved) | None => {
                 let seconds = self.rsync.stall.duration().as_secs_f64();
                 Err(Failure::new(ReasonCode::TransferStalled, format!("no byte arrived for {seconds} s")))
             }
@@ -209,15 +225,27 @@ impl Fetcher {
         }
     }
 
-    async fn run(
-        &self,
-        incoming: &Incoming,
-        source: &Source,
-        content: &Content,
-        checksum: Checksum,
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> Result<Run, Failure> {
+    /// Runs rsync until it ends by itself, or for good: by another way, from where it was, when a limit has come up.
+    async fn run(&self, incoming: &Incoming, errand: Errand<'_>, checksum: Checksum) -> Result<Run, Failure> {
+        let mut before = 0;
+        loop {
+            let mut run = self.run_once(incoming, errand, checksum).await?;
+            run.received_bytes += before;
+            if !matches!(run.end, Some(End::Moved)) {
+                return Ok(run);
+            }
+            before = run.received_bytes;
+            tracing::info!(received = before, "a limit has come up; the transfer goes on through the proxy");
+        }
+    }
+
+    async fn run_once(&self, incoming: &Incoming, errand: Errand<'_>, checksum: Checksum) -> Result<Run, Failure> {
+        let Errand { source, content, lane, progress, stop } = errand;
+        let broken = |what: &str, error: &std::io::Error| Failure::store(what, error);
+        let unfit = |failure| Failure { class: Class::NodeUnfit, ..failure };
+        let route = self.bandwidth.route(source, lane).await;
+        let mut route = route.map_err(|error| unfit(broken("starting the proxy", &error)))?;
+        let proxy = route.proxy();
         let (into, names) = (incoming.backup(), incoming.names());
         let marker = JobId::fresh().to_string();
         let wanted = Wanted {
@@ -229,14 +257,13 @@ impl Fetcher {
             marker: &marker,
             names: &names,
             into: &into,
+            proxy: proxy.as_deref(),
         };
         let line = arguments::build(&wanted, &self.rsync, &self.ssh, &self.local)
             .map_err(|error| Failure::new(ReasonCode::NotConfigured, error.to_string()))?;
-        let broken = |what: &str, error: &std::io::Error| Failure::store(what, error);
         let lock = incoming.lock().map_err(|error| broken("the transfer's lock", &error))?;
         let (mut rsync, stdout, stderr) = Rsync::start(&line, lock)
-            .map_err(|error| broken(&format!("starting {}", line.program.display()), &error))
-            .map_err(|failure| Failure { class: Class::NodeUnfit, ..failure })?;
+            .map_err(|error| unfit(broken(&format!("starting {}", line.program.display()), &error)))?;
         step::reached("puller.fetching");
         let mut run = Run::default();
         let mut watch = Watch::new(self.rsync.stall.duration(), content.size_bytes.saturating_add(MARGIN_BYTES));
@@ -266,8 +293,18 @@ impl Fetcher {
                     run.end = Some(End::Stopped);
                     break;
                 }
+                () = route.must_change(lane), if run.end.is_none() => {
+                    run.end = Some(End::Moved);
+                    break;
+                }
                 _ = looks.tick(), if run.end.is_none() => {
-                    run.end = watch.look(rsync.id(), progress.bytes());
+                    run.end = match route.received(rsync.id()) {
+                        Ok(received) => watch.look(received, progress.bytes()),
+                        Err(error) => {
+                            self.bandwidth.hide_sockets(&error);
+                            Some(End::Moved)
+                        }
+                    };
                     if run.end.is_some() {
                         break;
                     }
@@ -277,6 +314,7 @@ impl Fetcher {
         }
         // Ended by us, when it was not by itself: what it has is kept.
         rsync.end().await.map_err(|error| broken("ending rsync", &error))?;
+        run.received_bytes = run.literal_bytes.unwrap_or_else(|| route.received(rsync.id()).unwrap_or(0));
         Ok(run)
     }
 }
@@ -299,7 +337,7 @@ impl Run {
             }
             Event::File { .. } | Event::Matched(_) => {}
             Event::Progress(bytes) => progress.reached(bytes),
-            Event::Literal(bytes) => self.literal_bytes = bytes,
+            Event::Literal(bytes) => self.literal_bytes = Some(bytes),
         }
     }
 
@@ -341,11 +379,12 @@ impl Watch {
         Self { stall, most_bytes, seen: (0, 0), changed: Instant::now() }
     }
 
-    fn look(&mut self, id: u32, arrived: u64) -> Option<End> {
+    /// `received` over the line, `arrived` in files.
+    fn look(&mut self, received: u64, arrived: u64) -> Option<End> {
         if arrived > self.most_bytes {
             return Some(End::TooMuch(arrived));
         }
-        let now = (process::bytes_read(id).unwrap_or(0), arrived);
+        let now = (received, arrived);
         if now != self.seen {
             self.seen = now;
             self.changed = Instant::now();

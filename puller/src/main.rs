@@ -9,7 +9,12 @@ use longshore_core::{
     startup::{self, CommonArgs},
     telemetry::LogConfig,
 };
-use longshore_puller::{commands, puller::Until, settings};
+use longshore_puller::{
+    bandwidth::relay::{self, RELAY},
+    commands,
+    puller::Until,
+    settings,
+};
 
 /// Fetches backups from hosts onto this storage node.
 ///
@@ -53,6 +58,14 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Join standard input and output with a host through the puller's proxy; ssh runs it
+    #[command(name = RELAY, hide = true)]
+    Relay {
+        /// Where to
+        host: String,
+        /// Its port
+        port: u16,
+    },
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -63,6 +76,10 @@ fn main() -> Exit {
 }
 
 fn perform(arguments: Arguments) -> anyhow::Result<Exit> {
+    if let Some(Command::Relay { host, port }) = &arguments.command {
+        // Its pass says all that it needs.
+        return relay::run(host, *port).map(|()| Exit::Done).context(Exit::ServiceRefused);
+    }
     let loaded = settings::read(&arguments.common.config, &[])?;
     let command = arguments.command.unwrap_or(Command::Run);
     let until = match &command {
@@ -70,7 +87,7 @@ fn perform(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Init { force } => return commands::init(&loaded.value, *force),
         Command::Run => Some(Until::Stopped),
         Command::Once => Some(Until::Empty),
-        Command::Check | Command::Status { .. } => None,
+        Command::Check | Command::Status { .. } | Command::Relay { .. } => None,
     };
     // A look must not open the log files of the service.
     let log = if until.is_some() { loaded.value.log.clone() } else { LogConfig::default() };

@@ -18,6 +18,7 @@ use longshore_core::{
 };
 
 use crate::{
+    bandwidth::Bandwidth,
     carrier::Carrier,
     fetch::Progress,
     metrics::NodeMetrics,
@@ -43,6 +44,8 @@ pub struct Node {
     pub store: Arc<Store>,
     /// The store's file system.
     pub space: Space,
+    /// What transfers and downloads may take of the line.
+    pub bandwidth: Arc<Bandwidth>,
     /// What brings jobs onto the disk.
     pub carrier: Carrier,
     /// What is counted.
@@ -96,10 +99,11 @@ impl Drop for Shown {
 impl Node {
     /// Of an open store; `serve` is the address that others reach its files at.
     pub fn new(settings: Settings, queue: Queue, store: Store, rsync_version: Version, serve: Option<String>) -> Self {
-        let store = Arc::new(store);
+        let (store, bandwidth) = (Arc::new(store), Arc::<Bandwidth>::default());
         Self {
             space: Space::new(store.root(), settings.store.reserve),
-            carrier: Carrier::new(&settings, Arc::clone(&store)),
+            carrier: Carrier::new(&settings, Arc::clone(&store), Arc::clone(&bandwidth)),
+            bandwidth,
             metrics: NodeMetrics::new(),
             settings,
             queue,

@@ -7,17 +7,25 @@ pub mod bucket;
 pub mod connect;
 pub mod connection;
 pub mod proxy;
+pub mod relay;
+pub mod route;
 pub mod tunnel;
 
 use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use longshore_core::{QueueName, ServerId};
+use tokio::sync::OnceCell;
 
-pub use self::bucket::Bucket;
+use self::proxy::Proxy;
+pub use self::{bucket::Bucket, route::Route};
 
 /// What is allowed now, in bytes a second; what is not named has no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +59,9 @@ pub struct Bandwidth {
     node: Arc<Bucket>,
     restore: Arc<Bucket>,
     parts: Mutex<Parts>,
+    /// Listens from the first transfer on that needs it.
+    proxy: OnceCell<Proxy>,
+    sockets_are_hidden: AtomicBool,
 }
 
 /// The caps in use, and the limits below the node's of the transfers that run.
@@ -65,7 +76,13 @@ struct Parts {
 impl Default for Bandwidth {
     fn default() -> Self {
         let unlimited = || Arc::new(Bucket::new(None));
-        Self { node: unlimited(), restore: unlimited(), parts: Mutex::default() }
+        Self {
+            node: unlimited(),
+            restore: unlimited(),
+            parts: Mutex::default(),
+            proxy: OnceCell::new(),
+            sockets_are_hidden: AtomicBool::new(false),
+        }
     }
 }
 
@@ -118,6 +135,22 @@ impl Bandwidth {
     /// All downloads' own limit.
     pub fn restore(&self) -> &Bucket {
         &self.restore
+    }
+
+    async fn proxy(&self) -> io::Result<&Proxy> {
+        self.proxy.get_or_try_init(Proxy::start).await
+    }
+
+    /// Whether every transfer goes through the proxy, limits or not.
+    fn sockets_are_hidden(&self) -> bool {
+        self.sockets_are_hidden.load(Relaxed)
+    }
+
+    /// This system does not let us look at our children's sockets: only through the proxy can transfers be counted.
+    pub fn hide_sockets(&self, error: &io::Error) {
+        if !self.sockets_are_hidden.swap(true, Relaxed) {
+            tracing::warn!(%error, "children's sockets can't be looked at here; all transfers go through the proxy");
+        }
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {

@@ -135,8 +135,8 @@ async fn accept(listener: TcpListener, grants: Arc<Mutex<Grants>>) {
                     let (client, admitted) = admit(client, &grants).await;
                     drop(place);
                     match admitted {
-                        Ok(grant) => grant.clone().ends.run_until_cancelled(serve(client, &grant)).await,
-                        Err(answer) => Some(refuse(client, answer).await),
+                        Ok(grant) => _ = grant.ends.run_until_cancelled(serve(client, &grant)).await,
+                        Err(answer) => refuse(client, answer).await,
                     }
                 });
             }

@@ -15,7 +15,10 @@ use std::{
 
 use longshore_core::{ContentKind, Source, Transport};
 
-use crate::settings::{LocalModules, RsyncSettings, SshSettings};
+use crate::{
+    bandwidth::relay::{RELAY, RELAY_PROXY},
+    settings::{LocalModules, RsyncSettings, SshSettings},
+};
 
 /// Seconds that a daemon has to accept a connection.
 const CONNECT_SECONDS: u32 = 15;
@@ -48,6 +51,8 @@ pub struct Wanted<'a> {
     pub names: &'a Path,
     /// The folder that it goes into: absolute, without links.
     pub into: &'a Path,
+    /// `USER:TOKEN@ADDRESS` of the proxy to go through.
+    pub proxy: Option<&'a str>,
 }
 
 /// A program with its arguments and its whole environment.
@@ -110,8 +115,8 @@ pub fn build(
         line.say([format!("--bwlimit={}", (rsync.bwlimit.bytes() / 1024).max(1))]);
     }
     match wanted.source.transport {
-        Transport::RsyncDaemon => line.daemon(wanted.source, rsync),
-        Transport::Ssh => line.ssh(wanted.source, ssh)?,
+        Transport::RsyncDaemon => line.daemon(wanted.source, rsync, wanted.proxy),
+        Transport::Ssh => line.ssh(wanted.source, ssh, wanted.proxy)?,
         Transport::Local => line.local(wanted.source, local)?,
     }
     line.arguments.push(with_slash(wanted.into));
@@ -145,7 +150,7 @@ impl Line {
         self.arguments.push(word);
     }
 
-    fn daemon(&mut self, source: &Source, rsync: &RsyncSettings) {
+    fn daemon(&mut self, source: &Source, rsync: &RsyncSettings, proxy: Option<&str>) {
         // Delayed acknowledgements cost a small file 90 ms.
         self.say(["--no-motd", "--sockopts=TCP_NODELAY"]);
         self.say([format!("--contimeout={CONNECT_SECONDS}")]);
@@ -154,11 +159,14 @@ impl Line {
         // Empty where there is none: rsync would ask the terminal, and stop there.
         let password = secret.map_or("", |secret| secret.password.expose());
         self.environment.insert("RSYNC_PASSWORD", password.into());
+        if let Some(proxy) = proxy {
+            self.environment.insert("RSYNC_PROXY", proxy.into());
+        }
         let port = source.port.map(|port| format!(":{port}")).unwrap_or_default();
         self.say([format!("rsync://{user}{}{port}/{}/", bracketed(source), source.module)]);
     }
 
-    fn ssh(&mut self, source: &Source, ssh: &SshSettings) -> Result<(), NotConfigured> {
+    fn ssh(&mut self, source: &Source, ssh: &SshSettings, proxy: Option<&str>) -> Result<(), NotConfigured> {
         let user = ssh.user.as_deref().ok_or_else(|| NotConfigured::Ssh(source.address.to_string()))?;
         // rsync splits this at blanks; the settings allow none in these paths.
         let mut shell = format!("{} -o BatchMode=yes -o ConnectTimeout={CONNECT_SECONDS}", ssh.program.display());
@@ -171,6 +179,12 @@ impl Line {
         }
         if let Some(port) = source.port {
             shell.push_str(&format!(" -p {port}"));
+        }
+        if let Some(proxy) = proxy {
+            // This very program, under a name without blanks that an upgrade does not change.
+            let program = format!("/proc/{}/exe", std::process::id());
+            shell.push_str(&format!(" -o \"ProxyCommand={program} {RELAY} %h %p\""));
+            self.environment.insert(RELAY_PROXY, proxy.into());
         }
         self.say(["-s", "-e"]);
         self.say([shell]);
@@ -235,6 +249,7 @@ mod tests {
             marker: "m",
             names: Path::new("/s/.incoming/j/names"),
             into: Path::new("/s/.incoming/j/backup"),
+            proxy: None,
         }
     }
 
