@@ -5,6 +5,7 @@
 //! configuration reader, and the Redis queue. It knows nothing of what any program does with them.
 
 pub mod beat;
+pub mod calendar;
 pub mod canonical;
 pub mod chain;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod job;
 pub mod legacy;
 pub mod metrics;
 pub mod path;
+pub mod policy;
 pub mod queue;
 pub mod redis_link;
 pub mod report;
@@ -32,5 +34,6 @@ pub use chain::{ChainLink, ChainPosition, FullBackup};
 pub use ids::{BackupType, BusinessId, InstanceKey, InstanceName, JobId, NodeId, QueueName, ServerId};
 pub use job::{Content, ContentKind, Job, Source, Transport};
 pub use path::RelativePath;
+pub use policy::Policy;
 pub use report::{Outcome, ReasonCode, Report};
 pub use time::Millis;

@@ -265,8 +265,8 @@ pub struct Transfer {
     pub resumed_bytes: u64,
 }
 
-/// How the stored bytes were checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// How the stored bytes were checked; the stricter is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verified {
     /// The digest of the bytes as they were received.
