@@ -36,9 +36,11 @@
 //! | `ended:ID` | string | the same for an hour, to recognize repetitions |
 //! | `nodes`, `nodes_seen`, `running:NODE` | hash, sorted set, set | beats, when they came, what the node works on |
 //! | `reaper` | hash | when reaping was last asked for, and from when it may act |
+//! | `budget:NAME` | hash | the cluster's bandwidth: its cap, and each node's share until its lease ends |
 //! | `wake` | channel | names of queues that have something new |
 
 mod admit;
+mod budget;
 mod claim;
 mod dead_letter;
 mod dead_report;
@@ -59,6 +61,7 @@ use crate::{
 
 pub use self::{
     admit::Admitted,
+    budget::{Budget, RateLease, RateRequest},
     claim::{ClaimRequest, Claimed, Idle},
     dead_letter::{DeadLetter, DeadLetters, Remains},
     dead_report::DeadReport,

@@ -34,6 +34,7 @@ scripts! {
     RELEASE = "release.lua" after [INDEX, LEASE];
     REAP = "reap.lua" after [INDEX, LEASE];
     BEAT = "beat.lua" after [INDEX];
+    BUDGET = "budget.lua" after [INDEX];
     DEPTHS = "depths.lua" after [INDEX];
     REQUEUE = "requeue.lua" after [INDEX];
 }

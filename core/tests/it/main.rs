@@ -3,6 +3,7 @@
 
 mod cluster;
 mod queue_admission;
+mod queue_budget;
 mod queue_claims;
 mod queue_leases;
 mod queue_model;
