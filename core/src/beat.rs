@@ -1,8 +1,10 @@
 //! Heartbeats: what a host's agent says after each run, and a node's puller every few seconds.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{InstanceKey, JobId, Millis, NodeId, ServerId};
+use crate::{InstanceKey, JobId, Millis, NodeId, QueueName, ServerId};
 
 /// The version of both beats.
 pub const BEAT_VERSION: u32 = 1;
@@ -95,6 +97,18 @@ pub struct NodeBeat {
     pub rsync_version: String,
     /// Totals since the process started.
     pub totals: NodeTotals,
+    /// Bytes that a new job may have now: free less reserve less promised. 0 in beats of versions that did not say it.
+    #[serde(default)]
+    pub room_bytes: u64,
+    /// Bytes of the backups that it stored in the last hour.
+    #[serde(default)]
+    pub stored_last_hour_bytes: u64,
+    /// Of the last hour, or of the time since the process started when that is shorter: bytes stored a second, by level.
+    #[serde(default)]
+    pub by_queue: BTreeMap<QueueName, u64>,
+    /// The node's own cap now, in bytes a second; `None` where there is none.
+    #[serde(default)]
+    pub bandwidth: Option<u64>,
     /// Fields of later versions, kept.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,

@@ -23,5 +23,6 @@ pub mod settings;
 pub mod space;
 pub mod status_server;
 pub mod store;
+pub mod throughput;
 pub mod verify;
 pub mod worker;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use longshore_core::{
-    InstanceKey, JobId, Millis, NodeBeat,
+    InstanceKey, JobId, Millis, NodeBeat, QueueName,
     beat::{BEAT_VERSION, DiskBeat, NodeTotals, RunningTransfer},
     queue::Queue,
 };
@@ -26,6 +26,7 @@ use crate::{
     settings::Settings,
     space::{Disk, NoRoom, Space},
     store::Store,
+    throughput::LastHour,
 };
 
 /// How long a node takes no job after its own disk failed one.
@@ -56,6 +57,7 @@ pub struct Node {
     running: Mutex<HashMap<JobId, Running>>,
     state: Mutex<State>,
     totals: Totals,
+    last_hour: Mutex<LastHour>,
     changed: tokio::sync::Notify,
 }
 
@@ -114,6 +116,7 @@ impl Node {
             running: Mutex::default(),
             state: Mutex::default(),
             totals: Totals::default(),
+            last_hour: Mutex::new(LastHour::new(Instant::now())),
             changed: tokio::sync::Notify::new(),
         }
     }
@@ -220,8 +223,9 @@ impl Node {
         locked(&self.state).rests_until = Some(Instant::now() + REST_AFTER_FAULT);
     }
 
-    /// Counts a stored backup.
-    pub fn count_stored(&self, bytes: u64) {
+    /// Counts a stored backup of a level.
+    pub fn count_stored(&self, queue: &QueueName, bytes: u64) {
+        locked(&self.last_hour).stored(Instant::now(), queue, bytes);
         self.totals.stored.fetch_add(1, Relaxed);
         self.totals.stored_bytes.fetch_add(bytes, Relaxed);
         self.metrics.stored.inc();
@@ -258,6 +262,8 @@ impl Node {
                 since: progress.since,
             })
             .collect();
+        let promised_bytes = running.iter().map(|one| one.size_bytes.saturating_sub(one.bytes)).sum();
+        let (stored_last_hour_bytes, by_queue) = locked(&self.last_hour).told(Instant::now());
         let state = locked(&self.state);
         let totals = &self.totals;
         NodeBeat {
@@ -272,7 +278,7 @@ impl Node {
                 size_bytes: state.disk.size_bytes,
                 free_bytes: state.disk.free_bytes,
                 reserve_bytes: self.space.reserve_bytes(&state.disk),
-                promised_bytes: running.iter().map(|one| one.size_bytes.saturating_sub(one.bytes)).sum(),
+                promised_bytes,
             },
             running,
             paused: state.paused.clone(),
@@ -285,6 +291,10 @@ impl Node {
                 failed: totals.failed.load(Relaxed),
                 retried: totals.retried.load(Relaxed),
             },
+            room_bytes: self.space.room(&state.disk, promised_bytes).unwrap_or(0),
+            stored_last_hour_bytes,
+            by_queue,
+            bandwidth: None,
             extra: serde_json::Map::new(),
         }
     }

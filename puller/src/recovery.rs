@@ -51,7 +51,7 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
         match node.queue.settle(&lease, &report, End::Final).await? {
             Settled::Done => {
                 tracing::info!(%job, "a backup published by the process before is settled");
-                node.count_stored(report.job.size_bytes());
+                node.count_stored(&report.job.queue, report.job.size_bytes());
             }
             Settled::AlreadyYours => {}
             Settled::Lost => node.carrier.set_aside_as_superseded(&folder, &report),

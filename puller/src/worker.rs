@@ -112,7 +112,7 @@ impl Worker<'_> {
                     seconds = transfer.seconds,
                     "stored"
                 );
-                node.count_stored(lease.job.size_bytes());
+                node.count_stored(&lease.job.queue, lease.job.size_bytes());
                 node.carrier.finish(brought).await;
             }
             Some(Settled::Lost) => self.superseded(brought, "before its report was written").await,
