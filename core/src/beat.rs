@@ -93,6 +93,9 @@ pub struct NodeBeat {
     pub last_error: Option<String>,
     /// Where stored files are served for restore, as `http://host:port`; `None` when they are not.
     pub serve: Option<String>,
+    /// Public half of the key that the node signs its requests to other nodes with, as base64; `None` from older pullers.
+    #[serde(default)]
+    pub public_key: Option<String>,
     /// Version of the node's rsync.
     pub rsync_version: String,
     /// Totals since the process started.

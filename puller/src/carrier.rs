@@ -6,16 +6,18 @@ use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc};
 use longshore_core::{
     Job, Millis, NodeId, Outcome, ReasonCode, RelativePath, Report,
     digest::{FileEntry, Xxh3},
-    report::{REPORT_VERSION, Transfer, Verified},
+    report::{self, REPORT_VERSION, Transfer, Verified},
     step,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bandwidth::Bandwidth,
+    copies::Copier,
     failure::Failure,
     fetch::{Errand, Fetcher, Progress},
     incoming::Incoming,
+    peers::Peers,
     settings::Settings,
     store::{self, CORRUPT, FILES, MANIFEST, NEW_MANIFEST, SUPERSEDED, Store},
     verify,
@@ -26,13 +28,15 @@ pub const RECEIVED_DIGEST: &str = "received_xxh3_128";
 
 /// What a job's transfer is told beside the job.
 #[derive(Debug, Clone, Copy)]
-pub struct Turn {
+pub struct Turn<'a> {
     /// Of the lease: the fence.
     pub revision: u64,
     /// Transfers begun, this one included.
     pub attempts: u32,
     /// How what arrives is checked.
     pub verify: Verified,
+    /// The report of the node that has stored the job already: this is to be a second copy, fetched from there.
+    pub copy_of: Option<&'a Report>,
 }
 
 /// Brings jobs onto this node's disk.
@@ -42,6 +46,7 @@ pub struct Carrier {
     store: Arc<Store>,
     bandwidth: Arc<Bandwidth>,
     fetcher: Fetcher,
+    copier: Copier,
 }
 
 /// A verified backup, and its report.
@@ -56,10 +61,11 @@ pub struct Brought {
 }
 
 impl Carrier {
-    /// For `store`, within the limits of `bandwidth`.
-    pub fn new(settings: &Settings, store: Arc<Store>, bandwidth: Arc<Bandwidth>) -> Self {
+    /// For `store`, within the limits of `bandwidth`; second copies come from `peers`.
+    pub fn new(settings: &Settings, store: Arc<Store>, bandwidth: Arc<Bandwidth>, peers: Arc<Peers>) -> Self {
         let fetcher = Fetcher::new(settings, Arc::clone(&bandwidth));
-        Self { node_id: settings.node_id.clone(), store, bandwidth, fetcher }
+        let copier = Copier::new(settings, Arc::clone(&store), peers);
+        Self { node_id: settings.node_id.clone(), store, bandwidth, fetcher, copier }
     }
 
     /// Fetches and verifies `job`, or finds it published and verifies that.
@@ -69,7 +75,7 @@ impl Carrier {
     pub async fn bring(
         &self,
         job: &Job,
-        turn: Turn,
+        turn: Turn<'_>,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<Brought, Failure> {
@@ -88,9 +94,19 @@ impl Carrier {
         }
         let incoming = Incoming::open(&self.store, job.id);
         let incoming = incoming.await.map_err(|error| Failure::store("the transfer's folder", &error))?;
-        let lane = self.bandwidth.lane(&job.server_id, &job.queue);
-        let errand = Errand { source, content, lane: &lane, progress, stop };
-        let fetched = self.fetcher.fetch(&incoming, errand).await?;
+        let fetched = match turn.copy_of {
+            None => {
+                let lane = self.bandwidth.lane(&job.server_id, &job.queue);
+                self.fetcher.fetch(&incoming, Errand { source, content, lane: &lane, progress, stop }).await?
+            }
+            Some(first) => {
+                let lane = self.bandwidth.copies();
+                match self.copier.fetch(&incoming, first, &lane, progress, stop).await {
+                    Ok(fetched) => fetched,
+                    Err(failure) => return Err(self.aside(incoming, failure)),
+                }
+            }
+        };
         step::reached("puller.fetched");
         let transfer = Transfer {
             bytes: fetched.received_bytes,
@@ -262,7 +278,21 @@ impl Carrier {
         failure
     }
 
-    fn report(&self, job: &Job, turn: Turn, place: &RelativePath, digest: Xxh3, transfer: Option<Transfer>) -> Report {
+    fn report(
+        &self,
+        job: &Job,
+        turn: Turn<'_>,
+        place: &RelativePath,
+        digest: Xxh3,
+        transfer: Option<Transfer>,
+    ) -> Report {
+        if let Some(first) = turn.copy_of {
+            let mut report = first.clone();
+            report.revision = turn.revision;
+            let (node_id, path) = (self.node_id.clone(), place.clone());
+            report.copies.push(report::Copy { node_id, path, stored_at: Millis::now() });
+            return report;
+        }
         let announced = job.content.as_ref().is_some_and(|content| content.xxh3_128.is_some());
         let mut extra = serde_json::Map::new();
         if !announced {

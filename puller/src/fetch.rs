@@ -78,7 +78,8 @@ impl Progress {
         speed as u64
     }
 
-    fn reached(&self, bytes: u64) {
+    /// So many bytes are here now.
+    pub fn reached(&self, bytes: u64) {
         self.bytes.fetch_max(bytes, Ordering::Relaxed);
     }
 }

@@ -15,6 +15,7 @@ use longshore_core::{
     InstanceKey, JobId, Millis, NodeBeat, QueueName,
     beat::{BEAT_VERSION, DiskBeat, NodeTotals, RunningTransfer},
     queue::Queue,
+    token,
 };
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     carrier::Carrier,
     fetch::Progress,
     metrics::NodeMetrics,
+    peers::Peers,
     rsync::version::Version,
     settings::Settings,
     space::{Disk, NoRoom, Space},
@@ -49,6 +51,8 @@ pub struct Node {
     pub bandwidth: Arc<Bandwidth>,
     /// What brings jobs onto the disk.
     pub carrier: Carrier,
+    /// The other nodes.
+    pub peers: Arc<Peers>,
     /// What is counted.
     pub metrics: NodeMetrics,
     rsync_version: Version,
@@ -102,9 +106,11 @@ impl Node {
     /// Of an open store; `serve` is the address that others reach its files at.
     pub fn new(settings: Settings, queue: Queue, store: Store, rsync_version: Version, serve: Option<String>) -> Self {
         let (store, bandwidth) = (Arc::new(store), Arc::<Bandwidth>::default());
+        let peers = Arc::new(Peers::new(queue.clone()));
         Self {
             space: Space::new(store.root(), settings.store.reserve),
-            carrier: Carrier::new(&settings, Arc::clone(&store), Arc::clone(&bandwidth)),
+            carrier: Carrier::new(&settings, Arc::clone(&store), Arc::clone(&bandwidth), Arc::clone(&peers)),
+            peers,
             bandwidth,
             metrics: NodeMetrics::new(),
             settings,
@@ -284,6 +290,7 @@ impl Node {
             paused: state.paused.clone(),
             last_error: state.last_error.clone(),
             serve: self.serve.clone(),
+            public_key: self.store.key().map(|key| token::public_key_text(&key.verifying_key())),
             rsync_version: self.rsync_version.to_string(),
             totals: NodeTotals {
                 stored: totals.stored.load(Relaxed),

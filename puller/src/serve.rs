@@ -1,4 +1,5 @@
-//! Stored files for restores, read only, to the bearer of a token that names the backup.
+//! Stored files for restores, read only, to the bearer of a token that names the backup: signed by the dashboard, or, for a
+//! second copy, by another node of the cluster with its own key ([`crate::peers`]).
 //!
 //! `GET /v1/backups/{job}` is the manifest with a list `files` in it; `GET /v1/backups/{job}/files/{path}` is one of those,
 //! with ranges. A path is opened below its backup's own folder by the kernel's own rule (no link, no way out), so whatever a
@@ -21,6 +22,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use ed25519_dalek::VerifyingKey;
 use longshore_core::{
     JobId, Millis, RelativePath, Report,
     digest::{FileEntry, Xxh3},
@@ -38,6 +40,7 @@ use tokio::{
 use tokio_util::io::ReaderStream;
 
 use crate::{
+    copies::NODE_HEADER,
     node::Node,
     problem::Problem,
     range::{self, Part},
@@ -60,7 +63,7 @@ const MOST_PLACES: usize = 10_000;
 
 struct Served {
     node: Arc<Node>,
-    key: ed25519_dalek::VerifyingKey,
+    key: VerifyingKey,
     slots: Arc<Semaphore>,
     places: Mutex<HashMap<JobId, RelativePath>>,
 }
@@ -69,7 +72,7 @@ struct Served {
 ///
 /// # Errors
 /// When the file can't be read, or what it holds is no key.
-pub fn public_key(settings: &ServeSettings) -> anyhow::Result<Option<ed25519_dalek::VerifyingKey>> {
+pub fn public_key(settings: &ServeSettings) -> anyhow::Result<Option<VerifyingKey>> {
     let text = match (&settings.public_key, &settings.public_key_file) {
         (Some(text), _) => text.clone(),
         (None, Some(file)) => std::fs::read_to_string(file).with_context(|| {
@@ -83,7 +86,7 @@ pub fn public_key(settings: &ServeSettings) -> anyhow::Result<Option<ed25519_dal
 }
 
 /// The routes.
-pub fn router(node: Arc<Node>, key: ed25519_dalek::VerifyingKey) -> Router {
+pub fn router(node: Arc<Node>, key: VerifyingKey) -> Router {
     let slots = Arc::new(Semaphore::new(node.settings.serve.slots.max(1)));
     let served = Arc::new(Served { node, key, slots, places: Mutex::default() });
     Router::new()
@@ -99,7 +102,7 @@ async fn listing(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     counted(&served, async {
-        let job = served.admitted(&job, &headers)?;
+        let job = served.admitted(&job, &headers).await?;
         let _permit = served.slot()?;
         let (place, report) = served.backup(job).await?;
         let folder = place.below(served.node.store.root());
@@ -118,7 +121,7 @@ async fn file(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     counted(&served, async {
-        let job = served.admitted(&job, &headers)?;
+        let job = served.admitted(&job, &headers).await?;
         let permit = served.slot()?;
         let (place, report) = served.backup(job).await?;
         // Only what was backed up, not what lies beside it.
@@ -142,14 +145,18 @@ async fn file(
 
 impl Served {
     /// The job that the request names, when its token opens it.
-    fn admitted(&self, job: &str, headers: &HeaderMap) -> Result<JobId, Problem> {
+    async fn admitted(&self, job: &str, headers: &HeaderMap) -> Result<JobId, Problem> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or(NO_TOKEN)?;
         let (scheme, bearer) = value.split_once(' ').ok_or(NO_TOKEN)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(NO_TOKEN);
         }
         let job: JobId = job.parse().map_err(|_| WRONG_TOKEN)?;
-        match token::verify(&self.key, bearer.trim(), job, Millis::now()) {
+        let key = match headers.get(NODE_HEADER) {
+            None => self.key,
+            Some(node) => self.key_of(node).await.ok_or(WRONG_TOKEN)?,
+        };
+        match token::verify(&key, bearer.trim(), job, Millis::now()) {
             Ok(claims) => {
                 tracing::debug!(%job, subject = claims.subject, "served");
                 Ok(job)
@@ -159,6 +166,12 @@ impl Served {
                 Err(WRONG_TOKEN)
             }
         }
+    }
+
+    /// The key of another node of the cluster.
+    async fn key_of(&self, node: &HeaderValue) -> Option<VerifyingKey> {
+        let node_id = node.to_str().ok()?.parse().ok()?;
+        self.node.peers.get(&node_id).await?.key
     }
 
     /// One of the slots that listings and downloads share: a list of a million files costs the disk as a download does.

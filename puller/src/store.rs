@@ -12,9 +12,12 @@ use std::{
     time::SystemTime,
 };
 
+use ed25519_dalek::SigningKey;
 use longshore_core::{Job, JobId, Millis, NodeId, RelativePath, Report, digest::FileEntry};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use serde::{Deserialize, Serialize};
+
+use crate::node_key;
 
 /// Names the store; beside the backups.
 pub const MARKER: &str = ".longshore-store";
@@ -90,8 +93,14 @@ pub enum StoreError {
 pub struct Store {
     root: PathBuf,
     marker: Marker,
-    /// Locked while this process works on the store.
-    lock: Option<File>,
+    /// Held while this process works on the store.
+    work: Option<Work>,
+}
+
+#[derive(Debug)]
+struct Work {
+    _lock: File,
+    key: SigningKey,
 }
 
 impl Store {
@@ -136,7 +145,8 @@ impl Store {
             fs::DirBuilder::new().recursive(true).mode(0o750).create(store.root.join(name)).map_err(io)?;
         }
         sync(&store.root).map_err(io)?;
-        store.lock = Some(lock);
+        let key = node_key::open(&store.root).map_err(io)?;
+        store.work = Some(Work { _lock: lock, key });
         Ok(store)
     }
 
@@ -152,12 +162,17 @@ impl Store {
         })?;
         let marker = read_marker(&root)?.ok_or_else(|| StoreError::NoMarker(path.to_owned()))?;
         let marker = same_node(path, marker, node_id)?;
-        Ok(Self { root, marker, lock: None })
+        Ok(Self { root, marker, work: None })
     }
 
     /// Its folder, absolute and without links.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The node's own key; `None` when the store is only looked at.
+    pub fn key(&self) -> Option<&SigningKey> {
+        self.work.as_ref().map(|work| &work.key)
     }
 
     /// What its marker said when it was opened.

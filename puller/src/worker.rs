@@ -42,7 +42,7 @@ pub async fn work(node: &Arc<Node>, lease: Lease, progress: &Progress, ending: C
     // Ended by a drain, or because the lease was lost.
     let lost = CancellationToken::new();
     let stop = ending.child_token();
-    let turn = Turn { revision: lease.revision, attempts: lease.attempts, verify: Verified::Received };
+    let turn = Turn { revision: lease.revision, attempts: lease.attempts, verify: Verified::Received, copy_of: None };
     let worker = Worker { node, lease: &lease, lost: &lost, ending: &ending };
     let carried = async {
         if lease.attempts > node.settings.retry {

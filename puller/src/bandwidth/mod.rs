@@ -122,6 +122,11 @@ impl Bandwidth {
         Lane(vec![queue, host, Arc::clone(&self.node)])
     }
 
+    /// What a second copy that comes from another node has to pass: it takes nothing of a host or of a queue.
+    pub fn copies(&self) -> Lane {
+        Lane(vec![Arc::clone(&self.node)])
+    }
+
     /// What a download has to pass.
     pub fn restores(&self) -> Lane {
         Lane(vec![Arc::clone(&self.restore)])

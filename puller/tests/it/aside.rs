@@ -12,6 +12,7 @@ use longshore_core::{ReasonCode, config::ConfigArgs, report::Verified};
 use longshore_puller::{
     carrier::{Carrier, Turn},
     fetch::Progress,
+    peers::Peers,
     settings,
     store::Store,
 };
@@ -80,9 +81,10 @@ async fn a_backup_that_the_disk_does_not_give_back_is_the_nodes_trouble_and_stay
     let store = Arc::new(Store::open(&config.store, &settings.node_id, false).unwrap());
     let place = Store::place(&job).unwrap().below(store.root());
     let unreadable = Unreadable::over(&place.join("d/a"));
-    let carrier = Carrier::new(&settings, Arc::clone(&store), Arc::default());
+    let carrier =
+        Carrier::new(&settings, Arc::clone(&store), Arc::default(), Arc::new(Peers::new(cluster.queue.clone())));
     let bring = async || {
-        let turn = Turn { revision: 1, attempts: 1, verify: Verified::Received };
+        let turn = Turn { revision: 1, attempts: 1, verify: Verified::Received, copy_of: None };
         carrier.bring(&job, turn, &Progress::new(job.size_bytes()), &CancellationToken::new()).await
     };
     assert_eq!(bring().await.unwrap_err().reason.code, ReasonCode::StoreFailed);

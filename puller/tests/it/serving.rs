@@ -1,9 +1,10 @@
 //! Stored files over HTTP: ranges, tokens, and nothing outside of the backup.
 
 use longshore_core::{Job, Millis, token};
+use longshore_tests::wait_until;
 use reqwest::StatusCode;
 
-use crate::cluster::{Cluster, Puller, bytes, signing_key};
+use crate::cluster::{Cluster, Puller, SOON, bytes, signing_key};
 
 fn token_for(jobs: &[&Job]) -> String {
     let claims = token::RestoreClaims {
@@ -59,6 +60,36 @@ async fn a_file_is_served_whole_and_in_ranges_to_its_tokens_bearer_only() {
     {
         let answer = get(&puller, &format!("/v1/backups/{}/files/{outside}", job.id), Some(&good), None).await;
         assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{outside}");
+    }
+}
+
+#[tokio::test]
+async fn another_node_of_the_cluster_is_served_by_its_own_key_and_nobody_else_is() {
+    let cluster = Cluster::start();
+    let job = cluster.offer_file("a", 1000, 1).await;
+    let puller = cluster.puller("1");
+    cluster.report_of(&job).await;
+    let key = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
+    let claims = token::RestoreClaims {
+        backups: vec![job.id],
+        expires_at: Millis::now().plus(token::TOKEN_LIFE),
+        subject: "a copy for node 2".into(),
+    };
+    let get_as = async |node: &str, bearer: &str| {
+        let url = format!("http://127.0.0.1:{}/v1/backups/{}/files/a", puller.serve, job.id);
+        let request = reqwest::Client::new().get(url).bearer_auth(bearer).header("longshore-node", node);
+        request.send().await.unwrap().status()
+    };
+    let theirs = token::sign(&key, &claims);
+    assert_eq!(get_as("2", &theirs).await, StatusCode::FORBIDDEN, "it is no node of this cluster");
+    let (mut beat, _) = cluster.queue.nodes().await.unwrap().remove(0);
+    assert!(beat.public_key.is_some(), "a puller tells its own key");
+    beat.node_id = "2".parse().unwrap();
+    beat.public_key = Some(token::public_key_text(&key.verifying_key()));
+    cluster.queue.beat(&beat).await.unwrap();
+    wait_until("the new node is known", SOON, async || get_as("2", &theirs).await == StatusCode::OK).await;
+    for (node, bearer) in [("1", &theirs), ("3", &theirs), ("2", &token_for(&[&job])), ("\u{e9}", &theirs)] {
+        assert_eq!(get_as(node, bearer).await, StatusCode::FORBIDDEN, "{node}");
     }
 }
 
