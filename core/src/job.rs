@@ -13,6 +13,10 @@ use crate::{
 pub const JOB_VERSION: u32 = 1;
 /// The longest job accepted, in bytes of JSON. A full example has about 1,200.
 pub const MAX_JOB_BYTES: usize = 64 * 1024;
+/// What a file's end takes on a disk at most.
+const BLOCK_BYTES: u64 = 4096;
+/// Its folder and the month's above, the data, the manifest.
+const INODES_OF_A_BACKUP: u64 = 4;
 
 /// One backup result on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +70,20 @@ impl Job {
     /// Bytes announced; 0 where there is no content.
     pub fn size_bytes(&self) -> u64 {
         self.content.as_ref().map_or(0, |content| content.size_bytes)
+    }
+
+    /// What storing it takes of a disk at most: bytes, and inodes. A directory's files take up to a block more than their bytes
+    /// each; every backup has its folder, its manifest, and the data's own file or directory.
+    pub fn footprint(&self) -> (u64, u64) {
+        match &self.content {
+            Some(content) if content.kind == ContentKind::Directory => {
+                let blocks = content.files.saturating_mul(BLOCK_BYTES);
+                // How many directories the files are in isn't announced: as many as files, at worst.
+                let inodes = content.files.saturating_mul(2).saturating_add(INODES_OF_A_BACKUP);
+                (content.size_bytes.saturating_add(blocks), inodes)
+            }
+            _ => (self.size_bytes(), INODES_OF_A_BACKUP),
+        }
     }
 
     /// The name of the backup file or directory: the last part of the source's path.
@@ -290,6 +308,20 @@ mod tests {
         value["chain"]["later"] = 4.into();
         let job: Job = serde_json::from_value(value.clone()).unwrap();
         assert_eq!(serde_json::to_value(&job).unwrap(), value);
+    }
+
+    #[test]
+    fn a_footprint_counts_a_block_and_two_inodes_for_each_file_of_a_directory() {
+        let mut job: Job = serde_json::from_str(EXAMPLE).unwrap();
+        let size_bytes = job.size_bytes();
+        assert_eq!(job.footprint(), (size_bytes, 4));
+        let content = job.content.as_mut().unwrap();
+        (content.kind, content.files) = (ContentKind::Directory, 10);
+        assert_eq!(job.footprint(), (size_bytes + 10 * 4096, 24));
+        job.content.as_mut().unwrap().files = u64::MAX;
+        assert_eq!(job.footprint(), (u64::MAX, u64::MAX));
+        job.content = None;
+        assert_eq!(job.footprint(), (0, 4));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 use longshore_core::{
     InstanceKey, JobId, Millis, NodeBeat, QueueName,
     beat::{BEAT_VERSION, DiskBeat, NodeTotals, RunningTransfer},
-    queue::Queue,
+    queue::{Queue, Room},
     token,
 };
 
@@ -139,11 +139,11 @@ impl Node {
         locked(&self.running).contains_key(&job)
     }
 
-    /// Bytes that a new job may have now.
+    /// What a new job may have now.
     ///
     /// # Errors
     /// Why it may have none, for people.
-    pub async fn room(&self) -> Result<u64, String> {
+    pub async fn room(&self) -> Result<Room, String> {
         if self.settings.weight == 0 {
             return Err("its weight is 0: it drains".to_owned());
         }
@@ -161,7 +161,9 @@ impl Node {
         let there = tokio::time::timeout(DISK_ANSWERS_WITHIN, there).await;
         let there = there.map_err(|_| "its store's marker can't be read: the disk does not answer".to_owned())?;
         there.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        self.space.room(&disk, promised).map_err(|error| error.to_string())
+        let bytes = self.space.room(&disk, promised).map_err(|error| error.to_string())?;
+        let ceiling_bytes = disk.size_bytes.saturating_sub(self.space.reserve_bytes(&disk));
+        Ok(Room { bytes, inodes: disk.free_inodes, ceiling_bytes })
     }
 
     /// Asks the disk, and remembers the answer for the heartbeat.

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
-    queue::{ClaimRequest, Claimed, Idle, Lease},
+    queue::{BatchLimit, ClaimRequest, Claimed, HostLimits, Idle, Lease, Level, Room},
     redis_link::LinkError,
     shutdown::Shutdown,
 };
@@ -82,7 +82,8 @@ async fn claim_until(node: &Arc<Node>, until: Until, ending: &CancellationToken,
     while !shutdown.is_requested() {
         let Some(permit) = alive(shutdown, Arc::clone(&slots).acquire_owned()).await else { break };
         let Ok(permit) = permit else { break };
-        match claimer.next().await {
+        let free_slots = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX).saturating_add(1);
+        match claimer.next(free_slots).await {
             Next::Job(lease) => {
                 claimer.wait = POLL.0;
                 let span = tracing::info_span!(
@@ -156,6 +157,7 @@ enum Next {
 
 struct Claimer<'a> {
     node: &'a Arc<Node>,
+    levels: Vec<Level>,
     wait: Duration,
     admitted: Option<Instant>,
     /// Kept until it is answered, so that a lost answer is given again.
@@ -164,18 +166,19 @@ struct Claimer<'a> {
 
 impl<'a> Claimer<'a> {
     fn new(node: &'a Arc<Node>) -> Self {
-        Self { node, wait: POLL.0, admitted: None, request_id: None }
+        let levels = node.settings.queues.iter().cloned().map(Level::new).collect();
+        Self { node, levels, wait: POLL.0, admitted: None, request_id: None }
     }
 
-    async fn next(&mut self) -> Next {
-        let room_bytes = match self.node.room().await {
-            Ok(room_bytes) => room_bytes,
+    async fn next(&mut self, free_slots: u32) -> Next {
+        let room = match self.node.room().await {
+            Ok(room) => room,
             Err(why) => {
                 self.node.paused(Some(why));
                 return Next::Nothing { waits: true };
             }
         };
-        match self.claim(room_bytes).await {
+        match self.claim(room, free_slots).await {
             Ok(next) => {
                 self.node.paused(None);
                 next
@@ -188,7 +191,7 @@ impl<'a> Claimer<'a> {
         }
     }
 
-    async fn claim(&mut self, room_bytes: u64) -> Result<Next, LinkError> {
+    async fn claim(&mut self, room: Room, free_slots: u32) -> Result<Next, LinkError> {
         if self.admitted.is_none_or(|at| at.elapsed() >= ADMIT_EVERY) {
             self.admit().await?;
         }
@@ -198,17 +201,24 @@ impl<'a> Claimer<'a> {
             let request = ClaimRequest {
                 node_id: &settings.node_id,
                 request_id,
-                queues: &settings.queues,
-                room_bytes,
+                levels: &self.levels,
+                room,
+                weight: settings.weight,
+                free_slots,
                 lease: settings.lease.duration(),
-                host_limit: settings.rsync.host_limit,
+                host: HostLimits { transfers: settings.rsync.host_limit, starts_per_second: 0.0 },
+                batch: BatchLimit { jobs: 1, bytes: 0 },
             };
             let claimed = Box::pin(self.node.queue.claim(&request)).await;
             if !claimed.as_ref().is_err_and(LinkError::is_transient) {
                 self.request_id = None;
             }
             match claimed? {
-                Claimed::Job(lease) => return Ok(Next::Job(lease)),
+                Claimed::Jobs(leases) => {
+                    if let Some(lease) = leases.into_iter().next() {
+                        return Ok(Next::Job(Box::new(lease)));
+                    }
+                }
                 Claimed::Nothing(Idle::Empty) if self.admit().await? > 0 => {}
                 Claimed::Nothing(idle) => return Ok(Next::Nothing { waits: idle != Idle::Empty }),
             }
@@ -216,7 +226,7 @@ impl<'a> Claimer<'a> {
     }
 
     async fn admit(&mut self) -> Result<u64, LinkError> {
-        let admitted = Box::pin(self.node.queue.admit(&self.node.settings.queues, ADMIT_MOST)).await?;
+        let admitted = Box::pin(self.node.queue.admit(&self.levels, ADMIT_MOST)).await?;
         self.admitted = Some(Instant::now());
         if admitted.reports > 0 || admitted.dead > 0 {
             tracing::warn!(refused = admitted.reports, dead = admitted.dead, "entries that are no job to fetch");

@@ -47,6 +47,8 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
             attempts: report.attempts,
             expires_at: Millis::now(),
             admitted_at: report.job.made_at,
+            queue: report.job.queue.clone(),
+            copy_of: None,
         };
         match node.queue.settle(&lease, &report, End::Final).await? {
             Settled::Done => {

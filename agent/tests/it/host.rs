@@ -10,7 +10,7 @@ use std::{
 use longshore_core::{
     HostBeat, Job, NodeId, Outcome, QueueName, Report,
     config::RedisConfig,
-    queue::{ClaimRequest, Claimed, End, Queue},
+    queue::{BatchLimit, ClaimRequest, Claimed, End, HostLimits, Level, Queue, Room},
     redis_link::RedisLink,
 };
 use longshore_tests::{Redis, wait_until_blocking};
@@ -168,19 +168,23 @@ impl Host {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (queue, node_id) = (self.queue(), NodeId::new("1").unwrap());
-            let queues = [QueueName::new("level1").unwrap(), QueueName::new("urgent").unwrap()];
+            let levels = ["level1", "urgent"].map(|name| Level::new(QueueName::new(name).unwrap()));
             let mut jobs = Vec::new();
             loop {
-                queue.admit(&queues, 1000).await.unwrap();
+                queue.admit(&levels, 1000).await.unwrap();
                 let request = ClaimRequest {
                     node_id: &node_id,
                     request_id: uuid::Uuid::now_v7(),
-                    queues: &queues,
-                    room_bytes: u64::MAX,
+                    levels: &levels,
+                    room: Room { bytes: u64::MAX, inodes: u64::MAX, ceiling_bytes: u64::MAX },
+                    weight: 1,
+                    free_slots: 1,
                     lease: Duration::from_secs(60),
-                    host_limit: 1000,
+                    host: HostLimits { transfers: 1000, starts_per_second: 0.0 },
+                    batch: BatchLimit { jobs: 1, bytes: 0 },
                 };
-                let Claimed::Job(lease) = queue.claim(&request).await.unwrap() else { return jobs };
+                let Claimed::Jobs(leases) = queue.claim(&request).await.unwrap() else { return jobs };
+                let lease = leases.into_iter().next().unwrap();
                 let mut report: Report =
                     serde_json::from_str(include_str!("../../../core/fixtures/report-v1.json")).unwrap();
                 (report.job, report.revision) = (lease.job.clone(), lease.revision);

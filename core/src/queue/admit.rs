@@ -1,11 +1,18 @@
 //! Admission: from what anyone pushed into an inbox to what nodes claim. Parsing is done here, never in Lua; the script moves an
 //! entry only if it is still what was parsed.
 
+use std::time::Duration;
+
 use redis::Value;
 
-use super::{Queue, claim::size_class, host::mail, script};
+use super::{
+    Level, Queue,
+    claim::{micros, size_class},
+    host::mail,
+    script,
+};
 use crate::{
-    Millis, Outcome, QueueName, ReasonCode, Report,
+    Job, Millis, Outcome, QueueName, ReasonCode, Report,
     incoming::{self, Incoming},
     job::MAX_JOB_BYTES,
     redis_link::LinkError,
@@ -16,6 +23,12 @@ use crate::{
 const BATCH_ENTRIES: usize = 64;
 /// About what one reading brings at most.
 const BATCH_BYTES: usize = 1024 * 1024;
+/// Lua's numbers are exact up to here; in microseconds, the year 2255.
+const LAST_MICROS: u64 = 1 << 53;
+/// Of a job that says 0, as the seed's do.
+const USUAL_INTERVAL: Duration = Duration::from_secs(86_400);
+/// What a job says beyond these is taken for these: it only decides when the job is due.
+const INTERVALS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(400 * 86_400));
 
 /// What an admission did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,7 +53,11 @@ struct Entry {
     mail: &'static str,
     body: Vec<u8>,
     size: String,
+    need: String,
     class: String,
+    module: String,
+    made: String,
+    interval: String,
     outcome: &'static str,
     revision: String,
     code: String,
@@ -48,20 +65,20 @@ struct Entry {
 }
 
 impl Queue {
-    /// Admits the oldest entries of these inboxes, at most `most` in all, the first queue first.
+    /// Admits the oldest entries of these levels' inboxes, at most `most` in all, the first level first.
     ///
     /// # Errors
     /// [`LinkError`]; what was admitted before it stays admitted.
-    pub async fn admit(&self, queues: &[QueueName], most: usize) -> Result<Admitted, LinkError> {
+    pub async fn admit(&self, levels: &[Level], most: usize) -> Result<Admitted, LinkError> {
         let mut admitted = Admitted::default();
         let mut left = most;
-        for queue in queues {
+        for level in levels {
             while left > 0 {
-                let entries = self.peek(queue, left.min(BATCH_ENTRIES)).await?;
+                let entries = self.peek(&level.name, left.min(BATCH_ENTRIES)).await?;
                 if entries.is_empty() {
                     break;
                 }
-                let taken = self.take_in(queue, &entries, &mut admitted).await?;
+                let taken = self.take_in(level, &entries, &mut admitted).await?;
                 left = left.saturating_sub(taken);
                 if taken < entries.len() {
                     // Another node admits from this inbox just now.
@@ -95,12 +112,22 @@ impl Queue {
         Ok(entries)
     }
 
-    async fn take_in(&self, queue: &QueueName, entries: &[Entry], admitted: &mut Admitted) -> Result<usize, LinkError> {
+    async fn take_in(&self, level: &Level, entries: &[Entry], admitted: &mut Admitted) -> Result<usize, LinkError> {
         let mut call = script::ADMIT.prepare_invoke();
-        call.arg(queue.as_str()).arg(MAX_JOB_BYTES).arg(entries.len());
+        call.arg(level.name.as_str())
+            .arg(MAX_JOB_BYTES)
+            .arg(level.order_text())
+            .arg(level.max_wait_text())
+            .arg(entries.len());
         for entry in entries {
             call.arg(entry.kind).arg(&entry.raw).arg(&entry.id).arg(&entry.host).arg(entry.mail).arg(&entry.body);
-            call.arg(&entry.size).arg(&entry.class).arg(entry.outcome).arg(&entry.revision);
+            call.arg(&entry.size)
+                .arg(&entry.need)
+                .arg(&entry.class)
+                .arg(&entry.module)
+                .arg(&entry.made)
+                .arg(&entry.interval);
+            call.arg(entry.outcome).arg(&entry.revision);
             call.arg(&entry.code).arg(&entry.text);
         }
         let (jobs, reports, dead, known, taken): (u64, u64, u64, u64, usize) = self.run(&call).await?;
@@ -116,6 +143,8 @@ impl Queue {
             Incoming::Undecodable(reason) => return Ok(Entry { raw, ..Entry::kept("undecodable", &reason) }),
             Incoming::Job(job) => {
                 let id = job.id.to_string();
+                let (bytes, inodes) = job.footprint();
+                let made_micros = u64::try_from(job.made_at.0).unwrap_or(0).saturating_mul(1000).min(LAST_MICROS);
                 return Ok(Entry {
                     kind: "job",
                     raw,
@@ -123,7 +152,11 @@ impl Queue {
                     host: job.server_id.to_string(),
                     mail: mail(&job),
                     size: job.size_bytes().to_string(),
-                    class: size_class(job.size_bytes()).to_string(),
+                    need: format!("{bytes}:{inodes}"),
+                    class: size_class(bytes).to_string(),
+                    module: job.source.as_ref().map_or_else(String::new, |source| source.module.to_string()),
+                    made: made_micros.to_string(),
+                    interval: micros(interval(&job)).to_string(),
                     id,
                     ..Entry::default()
                 });
@@ -145,6 +178,13 @@ impl Queue {
             revision: revision.to_string(),
             ..Entry::kept(kind, &reason)
         })
+    }
+}
+
+fn interval(job: &Job) -> Duration {
+    match job.interval_seconds {
+        0 => USUAL_INTERVAL,
+        seconds => Duration::from_secs(seconds).clamp(INTERVALS.0, INTERVALS.1),
     }
 }
 

@@ -18,7 +18,8 @@ pub struct QueueDepth {
     pub leased: u64,
     /// Bytes of ready and delayed jobs.
     pub bytes: u64,
-    /// When the oldest ready one was admitted, by Redis' clock.
+    /// When the ready one was admitted, by Redis' clock, that comes to its waiting limit first: the oldest, where a level's jobs
+    /// have one limit.
     pub oldest_admitted_at: Option<Millis>,
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{HeldLease, Queue, claim::micros, host::mail, script};
-use crate::{Job, Millis, NodeId, Report, redis_link::LinkError, report::Reason};
+use crate::{Job, Millis, NodeId, QueueName, Report, redis_link::LinkError, report::Reason};
 
 /// A job held by a node until `expires_at`.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,10 @@ pub struct Lease {
     pub expires_at: Millis,
     /// When it came out of its inbox, by Redis' clock.
     pub admitted_at: Millis,
+    /// The level it waited in, mostly the one it was made for.
+    pub queue: QueueName,
+    /// The report of the backup that is to be copied from the node that has it; `None` for a backup to be fetched from its host.
+    pub copy_of: Option<Box<Report>>,
 }
 
 /// Whether a lease is still its holder's.
@@ -30,6 +34,12 @@ pub enum Held {
     Yours,
     /// Another node has it, or it has ended elsewhere: stop, publish nothing.
     Lost,
+}
+
+impl Held {
+    pub(super) fn from_answer(yours: bool) -> Self {
+        if yours { Self::Yours } else { Self::Lost }
+    }
 }
 
 /// The answer to a settle.
@@ -60,7 +70,7 @@ impl Queue {
     pub async fn renew(&self, held: &Lease, lease: Duration) -> Result<Held, LinkError> {
         let mut call = script::RENEW.prepare_invoke();
         call.arg(held.job.id.to_string()).arg(held.node_id.as_str()).arg(held.revision).arg(micros(lease));
-        self.run(&call).await.map(still)
+        self.run(&call).await.map(Held::from_answer)
     }
 
     /// Asks for the last time before the file gets its final name, and makes the lease good for `lease` from now: after
@@ -110,7 +120,7 @@ impl Queue {
     pub async fn release(&self, held: &Lease) -> Result<Held, LinkError> {
         let mut call = script::RELEASE.prepare_invoke();
         call.arg(held.job.id.to_string()).arg(held.node_id.as_str()).arg(held.revision);
-        self.run(&call).await.map(still)
+        self.run(&call).await.map(Held::from_answer)
     }
 
     /// Ends a lease that its node's former process left behind, for a puller that starts: ready again at once, the attempt
@@ -133,10 +143,6 @@ impl Queue {
         let mut call = script::RETRY.prepare_invoke();
         call.arg(id).arg(node_id.as_str()).arg(revision).arg(micros(delay));
         call.arg(reason.code.as_str()).arg(&reason.text);
-        self.run(&call).await.map(still)
+        self.run(&call).await.map(Held::from_answer)
     }
-}
-
-fn still(yours: bool) -> Held {
-    if yours { Held::Yours } else { Held::Lost }
 }

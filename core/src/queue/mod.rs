@@ -16,18 +16,21 @@
 //!
 //! | key | type | holds |
 //! |---|---|---|
-//! | `job:ID` | hash | state, queue, class, host, size, times, attempts, revision, holder |
+//! | `job:ID` | hash | state, queue, class, source, size and need, place and times, attempts, revision, holder |
 //! | `body:ID` | string | the job's JSON, apart, so that the hash stays small and compact |
 //! | `offered:ID` | string | its queue, while a job that an agent offered is in the inbox; a day at most |
-//! | `lane:QUEUE/CLASS/HOST` | sorted set | ready jobs `ID:SIZE` by admission; a class is the power of two below the size |
-//! | `heads:QUEUE/CLASS` | sorted set | hosts that may be asked, by their lane's oldest job |
-//! | `classes:QUEUE` | sorted set | classes by their oldest head |
-//! | `lifted:HOST` | set | `CLASS/QUEUE` where the host was put aside, being at its limit |
-//! | `active` | hash | leases for each host, over all nodes |
+//! | `lane:QUEUE/CLASS/HOST/MODULE` | sorted set | ready jobs `ID:BYTES:INODES` by place; a class is the power of two below the bytes |
+//! | `heads:QUEUE/CLASS` | sorted set | sources `HOST/MODULE` that may be asked, by their lane's first place |
+//! | `classes:QUEUE` | sorted set | classes by their first head |
+//! | `due:QUEUE` | sorted set | ready jobs by when they are lifted: 7/8 of their waiting limit after admission |
+//! | `host:HOST` | hash | whether the host may be asked: active transfers, failures, rest, closed, its own limits |
+//! | `aside:HOST` | set | `QUEUE/CLASS/HOST/MODULE` where the host was put aside, not to be asked just then |
+//! | `failing` | sorted set | hosts that rest or are tried after failures, by the first of these |
+//! | `timers` | sorted set | `job:ID` by the time of its retry, `host:HOST` by when it may be asked again |
 //! | `leases` | sorted set | leased jobs by expiry |
-//! | `claims:NODE` | hash | request id to job, for each lease of the node |
-//! | `delayed` | sorted set | jobs by the time of their retry |
-//! | `depth:QUEUE` | hash | counts of ready, delayed, leased; bytes |
+//! | `node:NODE` | hash | what it asked last and was answered and why, its pace, a reservation |
+//! | `pace` | sorted set | nodes that asked lately by bytes given / weight |
+//! | `depth:QUEUE` | hash | counts of delayed, leased; bytes |
 //! | `queues` | set | queues ever used |
 //! | `dead` | sorted set | dead letters by time: `job:ID` and `raw:N` (with `bytes:raw:N`) |
 //! | `reports` | stream | reports and host beats, for the indexers |
@@ -46,7 +49,9 @@ mod dead_letter;
 mod dead_report;
 mod depth;
 mod host;
+mod host_limit;
 mod lease;
+mod level;
 mod node;
 mod reap;
 mod report_reader;
@@ -62,12 +67,14 @@ use crate::{
 pub use self::{
     admit::Admitted,
     budget::{Budget, RateLease, RateRequest},
-    claim::{ClaimRequest, Claimed, Idle},
+    claim::{BatchLimit, ClaimRequest, Claimed, Idle, Room},
     dead_letter::{DeadLetter, DeadLetters, Remains},
     dead_report::DeadReport,
     depth::{HeldLease, QueueDepth},
     host::{MailboxEntry, Offered},
+    host_limit::{HostLimits, HostOverrides},
     lease::{End, Held, Lease, Settled},
+    level::{Level, Order},
     report_reader::{Backlog, ReportReader, StreamBody, StreamEntry},
 };
 

@@ -8,8 +8,18 @@ use redis::Script;
 pub(super) const PREFIX: &str = "longshore:";
 
 const INDEX: &str = include_str!("lua/index.lua");
+const HOST: &str = include_str!("lua/host.lua");
 const LEASE: &str = include_str!("lua/lease.lua");
 const ENDING: &str = include_str!("lua/ending.lua");
+const PLACE: &str = include_str!("lua/place.lua");
+/// A claim is too long for one file: its parts, in the order in which they build on each other.
+const CLAIMING: &str = concat!(
+    include_str!("lua/claim/ask.lua"),
+    include_str!("lua/claim/share.lua"),
+    include_str!("lua/claim/choose.lua"),
+    include_str!("lua/claim/overdue.lua"),
+    include_str!("lua/claim/take.lua"),
+);
 
 fn compose(parts: &[&str]) -> Script {
     Script::new(&format!("local P = '{PREFIX}'\n{}", parts.join("\n")))
@@ -26,15 +36,19 @@ scripts! {
     OFFER = "offer.lua" after [INDEX, ENDING];
     REPORT = "report.lua" after [INDEX, ENDING];
     PEEK = "peek.lua" after [INDEX];
-    ADMIT = "admit.lua" after [INDEX, ENDING];
-    CLAIM = "claim.lua" after [INDEX];
-    RENEW = "renew.lua" after [INDEX, LEASE];
-    SETTLE = "settle.lua" after [INDEX, LEASE, ENDING];
-    RETRY = "retry.lua" after [INDEX, LEASE];
-    RELEASE = "release.lua" after [INDEX, LEASE];
-    REAP = "reap.lua" after [INDEX, LEASE];
+    ADMIT = "admit.lua" after [INDEX, PLACE, ENDING];
+    CLAIM = "claim.lua" after [INDEX, HOST, CLAIMING];
+    RENEW = "renew.lua" after [INDEX, HOST, LEASE];
+    SETTLE = "settle.lua" after [INDEX, HOST, LEASE, ENDING];
+    RETRY = "retry.lua" after [INDEX, HOST, LEASE];
+    RELEASE = "release.lua" after [INDEX, HOST, LEASE];
+    REAP = "reap.lua" after [INDEX, HOST, LEASE];
+    HOST_FAILED = "host_failed.lua" after [INDEX, HOST, LEASE];
+    WINDOW = "window.lua" after [INDEX, HOST];
+    LIMIT_HOST = "limit_host.lua" after [INDEX, HOST];
     BEAT = "beat.lua" after [INDEX];
     BUDGET = "budget.lua" after [INDEX];
     DEPTHS = "depths.lua" after [INDEX];
     REQUEUE = "requeue.lua" after [INDEX];
+    RELEVEL = "relevel.lua" after [INDEX, PLACE];
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use longshore_core::{
     Job, JobId, Millis, NodeBeat, NodeId, Outcome, QueueName, Report, ServerId,
     config::RedisConfig,
-    queue::{ClaimRequest, Claimed, End, Idle, Lease, Queue, Settled},
+    queue::{BatchLimit, ClaimRequest, Claimed, End, HostLimits, Idle, Lease, Level, Queue, Room, Settled},
     redis_link::RedisLink,
     report::{REPORT_VERSION, Reason},
 };
@@ -40,7 +40,7 @@ impl Cluster {
     pub(crate) async fn admit(&self, jobs: &[Job]) {
         for job in jobs {
             self.queue.offer(job).await.unwrap();
-            assert_eq!(self.queue.admit(std::slice::from_ref(&job.queue), 1).await.unwrap().jobs, 1);
+            assert_eq!(self.queue.admit(&[Level::new(job.queue.clone())], 1).await.unwrap().jobs, 1);
         }
     }
 
@@ -60,9 +60,13 @@ impl Cluster {
         room_bytes: u64,
         host_limit: u32,
     ) -> Claimed {
-        let (node_id, queues) = (node_id(node), names(queues));
-        let request =
-            ClaimRequest { node_id: &node_id, request_id, queues: &queues, room_bytes, lease: LEASE, host_limit };
+        let (node_id, levels) = (node_id(node), levels(queues));
+        let request = ClaimRequest {
+            request_id,
+            room: room(room_bytes),
+            host: HostLimits { transfers: host_limit, starts_per_second: 0.0 },
+            ..question(&node_id, &levels)
+        };
         self.queue.claim(&request).await.unwrap()
     }
 
@@ -100,14 +104,17 @@ pub(crate) fn queue_at(redis: &Redis) -> Queue {
 
 pub(crate) fn leased(claimed: Claimed) -> Lease {
     match claimed {
-        Claimed::Job(lease) => *lease,
+        Claimed::Jobs(mut leases) => {
+            assert_eq!(leases.len(), 1, "no batch was asked for");
+            leases.remove(0)
+        }
         Claimed::Nothing(idle) => panic!("nothing was claimed: {idle:?}"),
     }
 }
 
 pub(crate) fn idle(claimed: Claimed) -> Idle {
     match claimed {
-        Claimed::Job(lease) => panic!("{} was claimed", lease.job.id),
+        Claimed::Jobs(leases) => panic!("{} was claimed", leases[0].job.id),
         Claimed::Nothing(idle) => idle,
     }
 }
@@ -122,6 +129,29 @@ pub(crate) fn server_id(name: &str) -> ServerId {
 
 pub(crate) fn names(queues: &[&str]) -> Vec<QueueName> {
     queues.iter().map(|name| QueueName::new(name).unwrap()).collect()
+}
+
+pub(crate) fn levels(queues: &[&str]) -> Vec<Level> {
+    names(queues).into_iter().map(Level::new).collect()
+}
+
+pub(crate) fn room(bytes: u64) -> Room {
+    Room { bytes, inodes: u64::MAX, ceiling_bytes: u64::MAX }
+}
+
+/// What a node of weight 1 asks with one free slot and all the room there can be: for one job, whatever its host does already.
+pub(crate) fn question<'a>(node_id: &'a NodeId, levels: &'a [Level]) -> ClaimRequest<'a> {
+    ClaimRequest {
+        node_id,
+        request_id: uuid::Uuid::now_v7(),
+        levels,
+        room: room(ROOM),
+        weight: 1,
+        free_slots: 1,
+        lease: LEASE,
+        host: HostLimits { transfers: 1000, starts_per_second: 0.0 },
+        batch: BatchLimit { jobs: 1, bytes: 0 },
+    }
 }
 
 /// A job of `host`, as its agent would make it.

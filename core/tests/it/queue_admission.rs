@@ -6,7 +6,7 @@ use longshore_core::{
     report::Reason,
 };
 
-use crate::cluster::{Cluster, ROOM, failed, job, leased, names, server_id};
+use crate::cluster::{Cluster, ROOM, failed, job, leased, levels, names, server_id};
 
 fn push(cluster: &Cluster, queue: &str, entry: &[u8]) {
     let () = redis::cmd("LPUSH").arg(queue).arg(entry).query(&mut cluster.redis.connection()).unwrap();
@@ -27,7 +27,7 @@ async fn an_offered_job_is_claimed_as_it_was_offered() {
     let [depth] = &cluster.queue.depths(&names(&["level1"])).await.unwrap()[..] else { panic!() };
     assert_eq!((depth.inbox, depth.ready, depth.oldest_admitted_at), (1, 0, None));
 
-    let admitted = cluster.queue.admit(&names(&["level1"]), 100).await.unwrap();
+    let admitted = cluster.queue.admit(&levels(&["level1"]), 100).await.unwrap();
     assert_eq!(admitted, Admitted { jobs: 1, ..Admitted::default() });
     let [depth] = &cluster.queue.depths(&names(&["level1"])).await.unwrap()[..] else { panic!() };
     assert_eq!((depth.inbox, depth.ready, depth.bytes), (0, 1, 73));
@@ -43,7 +43,7 @@ async fn an_offer_says_at_every_stage_that_the_job_is_known() {
     let offered = job("level1", "111111", 73);
     assert_eq!(cluster.queue.offer(&offered).await.unwrap(), Offered::Pushed);
     assert_eq!(cluster.queue.offer(&offered).await.unwrap(), Offered::Known);
-    let admitted = cluster.queue.admit(&names(&["level1"]), 100).await.unwrap();
+    let admitted = cluster.queue.admit(&levels(&["level1"]), 100).await.unwrap();
     assert_eq!(admitted, Admitted { jobs: 1, ..Admitted::default() });
 
     assert_eq!(cluster.queue.offer(&offered).await.unwrap(), Offered::Known);
@@ -56,7 +56,7 @@ async fn an_offer_says_at_every_stage_that_the_job_is_known() {
     // The agent has read its mailbox, and a copy that was pushed before turns up: still known.
     cluster.queue.acknowledge(&offered.server_id, &[offered.id]).await.unwrap();
     push(&cluster, "level1", &serde_json::to_vec(&offered).unwrap());
-    assert_eq!(cluster.queue.admit(&names(&["level1"]), 100).await.unwrap().known, 1);
+    assert_eq!(cluster.queue.admit(&levels(&["level1"]), 100).await.unwrap().known, 1);
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_seed_client_pushes_and_is_served() {
     push(&cluster, "level1", seed_message("success"));
     push(&cluster, "level1", seed_message("success"));
     push(&cluster, "level1", seed_message("failure"));
-    let admitted = cluster.queue.admit(&names(&["level1"]), 100).await.unwrap();
+    let admitted = cluster.queue.admit(&levels(&["level1"]), 100).await.unwrap();
     assert_eq!(admitted, Admitted { jobs: 1, known: 1, reports: 1, dead: 0 });
 
     let lease = cluster.lease("1", &["level1"]).await;
@@ -88,7 +88,7 @@ async fn what_can_not_be_read_is_kept_as_it_came() {
     push(&cluster, "level1", &long);
     push(&cluster, "level1", b"");
     cluster.queue.offer(&job("level1", "111111", 1)).await.unwrap();
-    let admitted = cluster.queue.admit(&names(&["level1"]), 100).await.unwrap();
+    let admitted = cluster.queue.admit(&levels(&["level1"]), 100).await.unwrap();
     assert_eq!(admitted, Admitted { jobs: 1, dead: 3, ..Admitted::default() });
 
     let dead = cluster.queue.dead_letters(0, 10).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_refused_job_is_reported_and_kept_and_never_claimed() {
     for _ in 0..2 {
         push(&cluster, "level1", &serde_json::to_vec(&hostile).unwrap());
     }
-    let admitted = cluster.queue.admit(&names(&["level1"]), 100).await.unwrap();
+    let admitted = cluster.queue.admit(&levels(&["level1"]), 100).await.unwrap();
     assert_eq!(admitted, Admitted { jobs: 0, reports: 1, dead: 1, known: 1 });
     let reports = cluster.reports().await;
     assert_eq!((reports[0].job.id, reports[0].outcome), (id, Outcome::Refused));
@@ -139,7 +139,7 @@ async fn sizes_beyond_all_reason_neither_stop_admission_nor_break_the_counts() {
         cluster.queue.offer(&job("level1", "111111", u64::MAX)).await.unwrap();
     }
     cluster.queue.offer(&job("level1", "111111", 5)).await.unwrap();
-    assert_eq!(cluster.queue.admit(&names(&["level1"]), 100).await.unwrap().jobs, 4);
+    assert_eq!(cluster.queue.admit(&levels(&["level1"]), 100).await.unwrap().jobs, 4);
     let small = leased(cluster.claim("1", &["level1"], 1 << 50).await);
     assert_eq!(small.job.size_bytes(), 5);
     for _ in 0..3 {
@@ -162,7 +162,7 @@ async fn many_nodes_admit_at_once_and_each_job_is_admitted_once() {
             let mut jobs = 0;
             let mut calls = 0;
             while queue.depths(&names(&["level1"])).await.unwrap()[0].inbox > 0 {
-                jobs += queue.admit(&names(&["level1"]), 50).await.unwrap().jobs;
+                jobs += queue.admit(&levels(&["level1"]), 50).await.unwrap().jobs;
                 calls += 1;
                 assert!(calls < 1000, "admission does not get on");
             }
@@ -186,7 +186,7 @@ async fn the_budget_of_one_call_is_kept_over_all_inboxes() {
     for queue in ["level1", "level1", "level2", "level2"] {
         cluster.queue.offer(&job(queue, "111111", 1)).await.unwrap();
     }
-    assert_eq!(cluster.queue.admit(&names(&["level1", "level2"]), 3).await.unwrap().jobs, 3);
+    assert_eq!(cluster.queue.admit(&levels(&["level1", "level2"]), 3).await.unwrap().jobs, 3);
     let depths = cluster.queue.depths(&names(&["level1", "level2"])).await.unwrap();
     assert_eq!((depths[0].inbox, depths[1].inbox), (0, 1));
 }

@@ -46,7 +46,9 @@ async fn a_stored_job_leaves_one_report_one_mailbox_entry_and_nothing_else() {
     assert!(cluster.queue.mailbox(&lease.job.server_id).await.unwrap().is_empty());
 
     assert!(cluster.queue.leases().await.unwrap().is_empty());
-    for part in ["job:", "body:", "lane:", "heads:", "classes:", "lifted:", "claims:", "offered:", "active", "leases"] {
+    for part in
+        ["job:", "body:", "lane:", "heads:", "classes:", "aside:", "due:", "host:", "offered:", "timers", "leases"]
+    {
         assert_eq!(cluster.keys(part), Vec::<String>::new());
     }
     let [depth] = &cluster.queue.depths(&names(&["level1"])).await.unwrap()[..] else { panic!() };
@@ -162,8 +164,8 @@ async fn a_retry_comes_when_its_time_has_come_and_its_attempt_counts() {
     assert_eq!(cluster.lease("1", &["level1"]).await.job.id, jobs[1].id);
     let mut again = None;
     wait_until("the retry is due", Duration::from_secs(10), async || {
-        if let longshore_core::queue::Claimed::Job(lease) = cluster.claim("1", &["level1"], u64::MAX).await {
-            again = Some(lease);
+        if let longshore_core::queue::Claimed::Jobs(leases) = cluster.claim("1", &["level1"], u64::MAX).await {
+            again = leases.into_iter().next();
         }
         again.is_some()
     })

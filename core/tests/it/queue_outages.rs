@@ -11,12 +11,12 @@ use std::{
 
 use longshore_core::{
     Job, JobId,
-    queue::{ClaimRequest, Claimed, Held, Queue, Settled},
+    queue::{ClaimRequest, Claimed, Held, HostLimits, Queue, Settled},
     redis_link::LinkError,
 };
 use longshore_tests::{free_port, wait_until};
 
-use crate::cluster::{Cluster, LEASE, ROOM, job, names, node_id, queue_at, stored};
+use crate::cluster::{Cluster, LEASE, job, levels, names, node_id, question, queue_at, stored};
 
 /// Repeats a step while Redis is away, as every caller of the queue does.
 async fn insist<T, F: Future<Output = Result<T, LinkError>>>(mut step: impl FnMut() -> F) -> T {
@@ -35,19 +35,14 @@ async fn insist<T, F: Future<Output = Result<T, LinkError>>>(mut step: impl FnMu
 
 /// A node that stores whatever it gets until it is told to stop; how often each job was settled by it.
 async fn work(queue: Queue, name: String, stop: Arc<AtomicBool>) -> BTreeMap<JobId, u32> {
-    let (node_id, queues) = (node_id(&name), names(&["level1"]));
+    let (node_id, levels) = (node_id(&name), levels(&["level1"]));
     let mut settled = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
-        insist(|| queue.admit(&queues, 20)).await;
-        let request = ClaimRequest {
-            node_id: &node_id,
-            request_id: uuid::Uuid::now_v7(),
-            queues: &queues,
-            room_bytes: ROOM,
-            lease: LEASE,
-            host_limit: 3,
-        };
-        let Claimed::Job(lease) = insist(|| queue.claim(&request)).await else { continue };
+        insist(|| queue.admit(&levels, 20)).await;
+        let request =
+            ClaimRequest { host: HostLimits { transfers: 3, starts_per_second: 0.0 }, ..question(&node_id, &levels) };
+        let Claimed::Jobs(leases) = insist(|| queue.claim(&request)).await else { continue };
+        let lease = leases.into_iter().next().unwrap();
         if insist(|| queue.commit(&lease, LEASE)).await == Held::Lost {
             continue;
         }
@@ -98,9 +93,7 @@ async fn survives(cluster: Cluster, jobs: Vec<Job>, mut disturb: impl FnMut(&Clu
     reported.sort_unstable();
     assert_eq!(reported, settled.into_keys().collect::<Vec<_>>());
     assert!(cluster.queue.leases().await.unwrap().is_empty());
-    assert!(
-        cluster.keys("active").is_empty() && cluster.keys("lifted").is_empty() && cluster.keys("claims").is_empty()
-    );
+    assert!(cluster.keys("active").is_empty() && cluster.keys("aside").is_empty());
 }
 
 fn many(count: u64) -> Vec<Job> {

@@ -114,14 +114,10 @@ async fn without_any_hand_in_the_clock_a_short_silence_does_the_same() {
     let cluster = Cluster::start();
     cluster.admit(&[job("level1", "a", 1)]).await;
     let node = crate::cluster::node_id("1");
-    let queues = crate::cluster::names(&["level1"]);
+    let levels = crate::cluster::levels(&["level1"]);
     let request = longshore_core::queue::ClaimRequest {
-        node_id: &node,
-        request_id: uuid::Uuid::now_v7(),
-        queues: &queues,
-        room_bytes: 10,
         lease: Duration::from_millis(300),
-        host_limit: 1,
+        ..crate::cluster::question(&node, &levels)
     };
     let lease = crate::cluster::leased(cluster.queue.claim(&request).await.unwrap());
     let started = std::time::Instant::now();

@@ -47,8 +47,8 @@ async fn queues_show_inbox_and_index_and_dead_letters_why() {
     server.queue.offer(&job("level1")).await.unwrap();
     server.queue.offer(&job("level1")).await.unwrap();
     server.queue.offer(&job("level2")).await.unwrap();
-    let level1 = "level1".parse().unwrap();
-    server.queue.admit(&[level1], 1).await.unwrap();
+    let level = |name: &str| longshore_core::queue::Level::new(name.parse().unwrap());
+    server.queue.admit(&[level("level1")], 1).await.unwrap();
     let queues = server.get("/api/v1/queues").await;
     let levels = queues["clusters"][0]["levels"].as_array().unwrap();
     assert_eq!((&levels[0]["queue"], &levels[0]["waiting"]), (&json!("level1"), &json!(2)), "{queues}");
@@ -56,7 +56,7 @@ async fn queues_show_inbox_and_index_and_dead_letters_why() {
     assert_eq!(server.get("/api/v1/summary").await["clusters"][0]["waiting"], 3);
     let mut client = redis_client(&server).await;
     let () = redis::cmd("LPUSH").arg("level2").arg("{not json").query_async(&mut client).await.unwrap();
-    server.queue.admit(&["level2".parse().unwrap()], 10).await.unwrap();
+    server.queue.admit(&[level("level2")], 10).await.unwrap();
     let letters = server.get("/api/v1/dead-letters").await;
     assert_eq!((&letters["total"], &letters["items"][0]["beginning"]), (&json!(1), &json!("{not json")));
     assert_eq!(letters["items"][0]["reason_code"], "malformed");

@@ -183,7 +183,7 @@ fn assert_nothing_left(cluster: &Cluster, nodes: usize) {
         });
     }
     let mut redis = cluster.redis.connection();
-    for key in ["level1", "longshore:leases", "longshore:delayed", "longshore:dead"] {
+    for key in ["level1", "longshore:leases", "longshore:timers", "longshore:dead"] {
         let kind: String = redis::cmd("TYPE").arg(key).query(&mut redis).unwrap();
         assert_eq!(kind, "none", "{key} still has something");
     }

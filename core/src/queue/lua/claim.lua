@@ -1,191 +1,151 @@
--- Gives a node the oldest job, of the first of its queues that has one, that fits and whose host may be asked now.
+-- Gives a node what it is to fetch next: the first job, of the first of its levels that has one, that fits, whose host may be
+-- asked now, and that no node behind its share waits for; with others of the same lane, where a batch is wanted.
 --
--- ARGV  1 node   2 request   3 room: bytes   4 room class: the class of the size `room`   5 lease: microseconds
---       6 host limit: transfers at once from one host, over all nodes   7... queues, most important first
--- Reply {'job', id, body, revision, attempts, expires, admitted}   times in microseconds, as text
+-- ARGV  1 node   2 request   3 room: bytes   4 room: inodes   5 ceiling: bytes that could ever fit   6 weight
+--       7 free slots, this one included   8 lease: microseconds   9 transfers at once from one host, over all nodes
+--      10 start gap: microseconds between two starts from one host   11 batch: jobs   12 batch: bytes
+--      13 '/LEVEL/LEVEL/', for the others   14... two for each level, most important first: its queue, and '1' when urgent
+-- Reply {'jobs', then for each of them: id, body, revision, attempts, expires, admitted, queue}   microseconds, as text
 --       {'again'}: much was put aside and more may be there: ask again at once
---       {'hosts'}: jobs wait, but their hosts are at the limit
---       {'room'}:  jobs wait, but none fits
+--       {'hosts'}: jobs wait, but their hosts may not be asked now
+--       {'room'}: jobs wait, but none fits
+--       {'reserved'}: jobs wait, but this node's room is kept for a large one that is overdue
+--       {'yields'}: jobs wait, but this node is ahead of its share and another one wants them (a weight of 0 always yields)
 --       {'empty'}: no job is ready
 --
--- The same request again, its answer lost, gets the same job. The cost does not grow with what waits: every search below is
+-- The same request again, its answer lost, gets the same jobs. The cost does not grow with what waits: every search below is
 -- bounded, and what a search finds in its way (a busy host) is put aside once, not passed again by the next claim.
--- `choose` is the policy, the only place that says which job a node gets.
+--
+-- NODE keeps what was asked and answered: `asked`, `asking` (0 without a free slot left), `room`, `inodes`, `ceiling`, `weight`,
+-- `free`, `levels`, `said`, `yields_to`, `request`, `jobs`; the node's `pace` and `mean`, `turn`; and a reservation:
+-- `reserved` (a job), `reserved_until`. PACE has the nodes that asked lately by their pace: bytes given / weight.
+--
+-- Its parts are in claim/: ask, share (weights), choose (levels, fit, hosts), overdue (promises, reservations), take.
 
-local node, request = ARGV[1], ARGV[2]
-local room, room_class = tonumber(ARGV[3]), tonumber(ARGV[4])
-local lease_micros, host_limit = tonumber(ARGV[5]), tonumber(ARGV[6])
-local now = now_micros()
+-- Timers that have run out are acted on a few at a time, by whoever asks.
+local MOST_TIMERS = 8
 
--- Retries that come due are made ready a few at a time, by whoever asks.
-local MOST_PROMOTED = 8
--- Busy hosts put aside in one call.
-local MOST_LIFTED = 24
--- In the class of the room itself some sizes fit and some don't: so many of the oldest hosts, and as many at random, are
--- looked at, and of each so many jobs. What fits is found sooner or later, whatever stands before it.
-local BOUNDARY_HOSTS, BOUNDARY_JOBS = 6, 16
-
-local function answer(id, revision, attempts, expires, admitted)
-  return {'job', id, call('GET', body_key(id)), revision, attempts, expires, admitted}
+-- The leases that this very request was given, as far as they have not ended.
+local function repeated()
+  local reply, expires = {'jobs'}, digits(now + tonumber(ARGV[8]))
+  for id in me[2]:gmatch('%S+') do
+    local job = call('HMGET', job_key(id), 'revision', 'attempts', 'admitted', 'queue', 'state', 'node', 'request')
+    if job[5] == 'leased' and job[6] == node and job[7] == request then
+      call('ZADD', LEASES, 'XX', expires, id)
+      answer(reply, id, job, expires)
+    end
+  end
+  return reply[2] and reply
 end
 
-local function repeated()
-  local id = call('HGET', claims_key(node), request)
-  if not id then
+local function run_timers()
+  for _, timer in ipairs(call('ZRANGEBYSCORE', TIMERS, '-inf', digits(now), 'LIMIT', 0, MOST_TIMERS)) do
+    call('ZREM', TIMERS, timer)
+    local kind, name = timer:match('^(%a+):(.*)$')
+    if kind == 'host' then
+      put_back(name)
+    else
+      local job = placed(name)
+      if job and job.state == 'delayed' then
+        call('HSET', job_key(name), 'state', 'ready')
+        call('HINCRBY', depth_key(job.queue), 'delayed', -1)
+        count_bytes(job.queue, '-', job.size)
+        add_ready(job)
+      end
+    end
+  end
+end
+
+-- While room is kept here for a large job: that job when it fits now, otherwise the less room for others.
+local function take_reserved()
+  if not me[7] or tonumber(me[8]) <= now then
     return nil
   end
-  local expires = digits(now + lease_micros)
-  call('ZADD', LEASES, 'XX', expires, id)
-  local job = call('HMGET', job_key(id), 'revision', 'attempts', 'admitted')
-  return answer(id, job[1], job[2], expires, job[3])
-end
-
-local function promote()
-  local due = call('ZRANGEBYSCORE', DELAYED, '-inf', digits(now), 'LIMIT', 0, MOST_PROMOTED)
-  for _, id in ipairs(due) do
-    local job = call('HMGET', job_key(id), 'queue', 'class', 'host', 'size', 'admitted')
-    call('ZREM', DELAYED, id)
-    if job[1] then
-      call('HSET', job_key(id), 'state', 'ready')
-      call('HINCRBY', depth_key(job[1]), 'delayed', -1)
-      count_bytes(job[1], '-', job[4])
-      add_ready(id, job[1], job[2], job[3], job[4], job[5])
-    end
+  local job = placed(me[7])
+  if not job or job.state ~= 'ready' then
+    call('HDEL', node_key(node), 'reserved', 'reserved_until')
+    return nil
   end
-end
-
-local function may_be_asked(host)
-  return tonumber(call('HGET', ACTIVE, host) or 0) < host_limit
-end
-
--- The oldest of these members (with their scores) that fits, and its score.
-local function oldest_that_fits(members)
-  local best, best_score
-  for i = 1, #members, 2 do
-    local score = tonumber(members[i + 1])
-    if (not best or score < best_score) and tonumber(members[i]:match(':(%d+)$')) <= room then
-      best, best_score = members[i], score
-    end
-  end
-  return best, best_score
-end
-
-local lifted = 0
-local function put_aside(queue, class, host)
-  lift(queue, class, host)
-  lifted = lifted + 1
-end
-
--- Looks through the class that the room itself falls into: what to take there, if anything, and whether busy hosts were put
--- aside.
-local function choose_at_boundary(queue, class)
-  local heads = heads_key(queue, class)
-  local hosts = call('ZRANGE', heads, 0, BOUNDARY_HOSTS - 1)
-  if #hosts == BOUNDARY_HOSTS then
-    for _, host in ipairs(call('ZRANDMEMBER', heads, BOUNDARY_HOSTS)) do
-      hosts[#hosts + 1] = host
-    end
-  end
-  local best, met_busy = nil, false
-  for _, host in ipairs(hosts) do
-    if may_be_asked(host) then
-      local lane = lane_key(queue, class, host)
-      local member, score = oldest_that_fits(call('ZRANGE', lane, 0, BOUNDARY_JOBS - 1, 'WITHSCORES'))
-      if not member and call('ZCARD', lane) > BOUNDARY_JOBS then
-        member, score = oldest_that_fits(call('ZRANDMEMBER', lane, BOUNDARY_JOBS, 'WITHSCORES'))
-      end
-      if member and (not best or score < best.score) then
-        best = {class = class, host = host, member = member, score = score}
-      end
-    else
-      put_aside(queue, class, host)
-      met_busy = true
-    end
-  end
-  return best, met_busy
-end
-
--- What to take from a queue: class, host and member; or nil, and whether busy hosts were put aside.
-local function choose(queue)
-  local met_busy, boundary_seen, at_boundary = false, false, nil
-  local last = 0
-  while lifted < MOST_LIFTED do
-    local look_again = false
-    -- Mostly the first class has it; only when not, all are looked at, by the age of their oldest.
-    for _, class in ipairs(call('ZRANGE', classes_key(queue), 0, last)) do
-      local number = tonumber(class)
-      if number < room_class then
-        local head = call('ZRANGE', heads_key(queue, class), 0, 0, 'WITHSCORES')
-        if at_boundary and at_boundary.score < tonumber(head[2]) then
-          return at_boundary
-        end
-        if may_be_asked(head[1]) then
-          return {class = class, host = head[1], member = call('ZRANGE', lane_key(queue, class, head[1]), 0, 0)[1]}
-        end
-        put_aside(queue, class, head[1])
-        look_again = true
-        break
-      elseif number == room_class and not boundary_seen then
-        boundary_seen = true
-        at_boundary, look_again = choose_at_boundary(queue, class)
-        if look_again then
-          boundary_seen = false
-          break
+  local bytes, files = needs(job.need)
+  if bytes <= room and files <= inodes then
+    for at = 14, #ARGV, 2 do
+      if ARGV[at] == job.queue then
+        local chosen = chosen_by_record({queue = job.queue, urgent = ARGV[at + 1] == '1'}, job)
+        if chosen then
+          return take(chosen)
         end
       end
     end
-    met_busy = met_busy or look_again
-    if not look_again then
-      if last == -1 then
-        return at_boundary, met_busy
-      end
-      last = -1
-    end
   end
-  return nil, true
+  room, inodes = room - bytes, inodes - files
 end
 
-local function take(queue, chosen)
-  local id, size = chosen.member:match('^(.*):(%d+)$')
-  take_ready(queue, chosen.class, chosen.host, chosen.member, size)
-  local job = call('HMGET', job_key(id), 'revision', 'attempts', 'admitted')
-  if not job[1] then
-    -- Someone removed the record by hand; its place in the index is gone now too.
-    return {'again'}
+if me[1] == request then
+  local reply = repeated()
+  if reply then
+    return reply
   end
-  local revision = digits(math.max(tonumber(job[1]) + 1, now))
-  local attempts = digits(tonumber(job[2]) + 1)
-  local expires = digits(now + lease_micros)
-  call('HSET', job_key(id), 'state', 'leased', 'node', node, 'revision', revision, 'request', request,
-    'attempts', attempts, 'claimed', digits(now))
-  call('ZADD', LEASES, expires, id)
-  call('HSET', claims_key(node), request, id)
-  call('HINCRBY', ACTIVE, chosen.host, 1)
-  call('HINCRBY', depth_key(queue), 'leased', 1)
-  return answer(id, revision, attempts, expires, job[3])
+end
+if weight == 0 then
+  return nothing('yields')
+end
+run_timers()
+if tonumber(me[3] or 0) < now - BACK then
+  come_back()
+end
+waiting = behind()
+local reply = take_reserved()
+if reply then
+  return reply
 end
 
-local given = repeated()
-if given then
-  return given
+local function level_at(number)
+  local at = 12 + number * 2
+  return {queue = ARGV[at], urgent = ARGV[at + 1] == '1'}
 end
-promote()
-local ready, met_busy, any_head = 0, false, false
-for i = 7, #ARGV do
-  local queue = ARGV[i]
-  local chosen, busy = choose(queue)
+
+-- Levels take turns, one at each claim: what is overdue in the one whose turn it is comes before the usual order. So the lowest
+-- level starts in time under a flood of the first, and a flood of overdue jobs there leaves the first its share.
+if room > 0 and levels > 0 then
+  turn = turn % levels + 1
+  local chosen = choose_overdue(level_at(turn))
   if chosen then
-    return take(queue, chosen)
+    return take(chosen)
   end
-  if lifted >= MOST_LIFTED then
+end
+
+local ready, met_busy, any_head, yields_to = false, false, false, nil
+for number = 1, levels do
+  local level = level_at(number)
+  local chosen, busy
+  if room > 0 then
+    chosen, busy = choose(level, 0)
+  end
+  if chosen and waiting[1] then
+    local bytes, files = needs(chosen.member:sub(38))
+    local by, largest = wanted_by(level.queue, bytes, files)
+    if by then
+      -- What is too large for all who are behind is left for this node.
+      yields_to = by
+      chosen, busy = choose(level, class_of(largest))
+    end
+  end
+  if chosen then
+    return take(chosen)
+  end
+  if aside >= MOST_ASIDE then
     return {'again'}
   end
   met_busy = met_busy or busy
-  any_head = any_head or call('EXISTS', classes_key(queue)) == 1
-  ready = ready + tonumber(call('HGET', depth_key(queue), 'ready') or 0)
+  any_head = any_head or call('EXISTS', classes_key(level.queue)) == 1
+  ready = ready or call('EXISTS', due_key(level.queue)) == 1
 end
-if ready == 0 then
-  return {'empty'}
+if not ready then
+  return nothing('empty')
+elseif yields_to then
+  return nothing('yields', yields_to)
+elseif met_busy or not any_head then
+  -- Ready, and no head anywhere: every source that has jobs is put aside.
+  return nothing('hosts')
 end
--- Ready, and no head anywhere: every host that has jobs is put aside.
-return {(met_busy or not any_head) and 'hosts' or 'room'}
+return nothing(room < tonumber(ARGV[3]) and 'reserved' or 'room')

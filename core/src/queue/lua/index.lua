@@ -1,10 +1,17 @@
 -- Prepended to every script: the keys, the clock, and the ready index. `P` (the prefix) is set by the caller.
 --
--- A ready job is one member, `id:size`, of its LANE: the sorted set of one queue, size class and host, by time of admission.
--- HEADS of a queue and class holds each host that may be asked, by its lane's oldest job. CLASSES of a queue holds each class
--- that has heads, by its oldest head. So the oldest job of a queue is found by three look-ups, however many wait, and a class
--- is passed over by one. A host at its limit is LIFTED out of the heads where it stood first, and put back when it may be asked.
--- Ids have no '/', so it parts the names within a key. Class n has the sizes from 2^n up to 2^(n+1).
+-- A ready job is one member, `ID:BYTES:INODES` (what it needs of a disk), of its LANE: the sorted set of one queue, size class
+-- and source (`HOST/MODULE`), by the job's PLACE: its admission, or its deadline where its level is ordered so. HEADS of a queue
+-- and class holds each source that may be asked, by its lane's first place. CLASSES of a queue holds each class that has heads,
+-- by its first head. So the first job of a queue is found by three look-ups, however many wait, and a class is passed over by
+-- one. DUE of a queue holds every ready job by the time at which it is lifted.
+--
+-- A source whose host may not be asked now is put ASIDE out of the heads where it stood first (host.lua), and put back later.
+-- Class n has the needs from 2^n up to 2^(n+1) bytes; all below 2 MiB are class 20, since telling them apart saves no room and
+-- one lane can be fetched as a batch. Names have no '/', so it parts them within a key.
+--
+-- For other transitions: `placed` reads where a job stands, `add_ready` and `remove_ready` move it in and out of the index. Its
+-- `state` in the record is theirs to write. Only `claim.lua` gives leases, only `end_lease` (lease.lua) ends them.
 
 local call = redis.call
 
@@ -21,19 +28,33 @@ end
 local function job_key(id) return P .. 'job:' .. id end
 local function body_key(id) return P .. 'body:' .. id end
 local function depth_key(queue) return P .. 'depth:' .. queue end
+local function due_key(queue) return P .. 'due:' .. queue end
 local function classes_key(queue) return P .. 'classes:' .. queue end
 local function heads_key(queue, class) return P .. 'heads:' .. queue .. '/' .. class end
-local function lane_key(queue, class, host) return P .. 'lane:' .. queue .. '/' .. class .. '/' .. host end
-local function lifted_key(host) return P .. 'lifted:' .. host end
-local function claims_key(node) return P .. 'claims:' .. node end
-local ACTIVE, LEASES, DELAYED, DEAD = P .. 'active', P .. 'leases', P .. 'delayed', P .. 'dead'
+local function lane_key(queue, class, source) return P .. 'lane:' .. queue .. '/' .. class .. '/' .. source end
+local function host_key(host) return P .. 'host:' .. host end
+local function aside_key(host) return P .. 'aside:' .. host end
+local function node_key(node) return P .. 'node:' .. node end
+local LEASES, TIMERS, DEAD = P .. 'leases', P .. 'timers', P .. 'dead'
 
 -- Bytes that wait. A size beyond all reason must not stop a transition, so an overflow here is let go.
 local function count_bytes(queue, sign, size)
   redis.pcall('HINCRBY', depth_key(queue), 'bytes', sign .. size)
 end
 
--- The class's oldest head, or its absence, becomes known to its queue.
+-- Where a job stands, from its record; nil when there is none. `need` is `BYTES:INODES`.
+local function placed(id)
+  local found = call('HMGET', job_key(id), 'queue', 'class', 'host', 'module', 'need', 'size', 'place', 'due', 'state')
+  if not found[1] then
+    return nil
+  end
+  return {
+    id = id, queue = found[1], class = found[2], host = found[3], module = found[4], need = found[5], size = found[6],
+    place = found[7], due = found[8], state = found[9],
+  }
+end
+
+-- The class's first head, or its absence, becomes known to its queue.
 local function refresh_class(queue, class)
   local head = call('ZRANGE', heads_key(queue, class), 0, 0, 'WITHSCORES')
   if head[1] then
@@ -43,51 +64,41 @@ local function refresh_class(queue, class)
   end
 end
 
--- A host shows its lane's oldest job among the heads, unless it is lifted.
-local function show_lane(queue, class, host, oldest)
-  call('ZADD', heads_key(queue, class), 'LT', oldest, host)
-  call('ZADD', classes_key(queue), 'LT', oldest, class)
-end
-
-local function add_ready(id, queue, class, host, size, admitted)
-  call('ZADD', lane_key(queue, class, host), admitted, id .. ':' .. size)
-  if call('SISMEMBER', lifted_key(host), class .. '/' .. queue) == 0 then
-    show_lane(queue, class, host, admitted)
-  end
-  call('HINCRBY', depth_key(queue), 'ready', 1)
-  count_bytes(queue, '', size)
-end
-
--- Takes a member out of a lane whose host is not lifted there.
-local function take_ready(queue, class, host, member, size)
-  local lane = lane_key(queue, class, host)
-  call('ZREM', lane, member)
-  local oldest = call('ZRANGE', lane, 0, 0, 'WITHSCORES')
-  if oldest[1] then
-    call('ZADD', heads_key(queue, class), oldest[2], host)
+-- A lane has a first place, or none (nil), after members left it. A source that is put aside stays so.
+local function refresh_lane(queue, class, source, first)
+  if first then
+    call('ZADD', heads_key(queue, class), 'XX', first, source)
   else
-    call('ZREM', heads_key(queue, class), host)
+    call('ZREM', heads_key(queue, class), source)
   end
-  refresh_class(queue, class)
-  call('HINCRBY', depth_key(queue), 'ready', -1)
-  count_bytes(queue, '-', size)
-end
-
-local function lift(queue, class, host)
-  call('ZREM', heads_key(queue, class), host)
-  call('SADD', lifted_key(host), class .. '/' .. queue)
   refresh_class(queue, class)
 end
 
--- The host stands where it was lifted from again.
-local function put_back(host)
-  local lanes = call('SMEMBERS', lifted_key(host))
-  for _, lane in ipairs(lanes) do
-    local class, queue = lane:match('^(%d+)/(.*)$')
-    local oldest = call('ZRANGE', lane_key(queue, class, host), 0, 0, 'WITHSCORES')
-    if oldest[1] then
-      show_lane(queue, class, host, oldest[2])
-    end
+-- A source stands among the heads with its lane's first job.
+local function show_lane(queue, class, source, first)
+  call('ZADD', heads_key(queue, class), 'LT', first, source)
+  call('ZADD', classes_key(queue), 'LT', first, class)
+end
+
+local function add_ready(job)
+  local source = job.host .. '/' .. job.module
+  call('ZADD', lane_key(job.queue, job.class, source), job.place, job.id .. ':' .. job.need)
+  call('ZADD', due_key(job.queue), job.due, job.id)
+  if call('SISMEMBER', aside_key(job.host), job.queue .. '/' .. job.class .. '/' .. source) == 0 then
+    show_lane(job.queue, job.class, source, job.place)
   end
-  call('DEL', lifted_key(host))
+  count_bytes(job.queue, '', job.size)
+end
+
+-- Whether the job was in the index.
+local function remove_ready(job)
+  local source = job.host .. '/' .. job.module
+  local lane = lane_key(job.queue, job.class, source)
+  if call('ZREM', lane, job.id .. ':' .. job.need) == 0 then
+    return false
+  end
+  call('ZREM', due_key(job.queue), job.id)
+  count_bytes(job.queue, '-', job.size)
+  refresh_lane(job.queue, job.class, source, call('ZRANGE', lane, 0, 0, 'WITHSCORES')[2])
+  return true
 end

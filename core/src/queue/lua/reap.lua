@@ -44,7 +44,7 @@ for _, id in ipairs(expired) do
     end_lease(job)
     -- Without its node's name nobody is taken for the holder who repeats a request.
     call('HSET', job_key(id), 'state', 'ready', 'node', '')
-    add_ready(id, job.queue, job.class, job.host, job.size, job.admitted)
+    add_ready(job)
     call('PUBLISH', P .. 'wake', job.queue)
     reaped[#reaped + 1] = id
   end

@@ -12,6 +12,6 @@ if job.state ~= 'leased' then
 end
 end_lease(job)
 call('HSET', job_key(job.id), 'state', 'ready', 'attempts', digits(job.attempts - 1))
-add_ready(job.id, job.queue, job.class, job.host, job.size, job.admitted)
+add_ready(job)
 call('PUBLISH', P .. 'wake', job.queue)
 return 1

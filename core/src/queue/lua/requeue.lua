@@ -5,12 +5,12 @@
 -- Reply 1 done, 0 there is no such buried job
 
 local id = ARGV[1]
-local job = call('HMGET', job_key(id), 'state', 'queue', 'class', 'host', 'size', 'admitted')
-if job[1] ~= 'dead' then
+local job = placed(id)
+if not job or job.state ~= 'dead' then
   return 0
 end
 call('ZREM', DEAD, 'job:' .. id)
 call('HSET', job_key(id), 'state', 'ready', 'attempts', 0, 'node', '')
-add_ready(id, job[2], job[3], job[4], job[5], job[6])
-call('PUBLISH', P .. 'wake', job[2])
+add_ready(job)
+call('PUBLISH', P .. 'wake', job.queue)
 return 1

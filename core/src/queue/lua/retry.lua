@@ -12,7 +12,7 @@ if job.state ~= 'leased' then
 end
 end_lease(job)
 call('HSET', job_key(job.id), 'state', 'delayed', 'code', ARGV[5], 'text', ARGV[6])
-call('ZADD', DELAYED, digits(now_micros() + tonumber(ARGV[4])), job.id)
+call('ZADD', TIMERS, digits(now_micros() + tonumber(ARGV[4])), 'job:' .. job.id)
 call('HINCRBY', depth_key(job.queue), 'delayed', 1)
 count_bytes(job.queue, '', job.size)
 return 1

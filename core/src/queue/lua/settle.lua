@@ -23,6 +23,10 @@ if not job or job.state ~= 'leased' then
   report(id, ARGV[9], ARGV[10], revision, outcome, ARGV[5])
   return 'done'
 end
+if outcome == 'stored' and call('HDEL', host_key(job.host), 'failures', 'failing_since', 'rests_until', 'code', 'text') > 0 then
+  -- The host gives again.
+  call('ZREM', FAILING, job.host)
+end
 end_lease(job)
 report(id, job.host, job.mail, revision, outcome, ARGV[5])
 if ARGV[6] == 'bury' then

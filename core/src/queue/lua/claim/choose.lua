@@ -1,0 +1,112 @@
+-- Part of claim.lua: the policy of a level, which of its jobs a node gets when nothing else comes first.
+
+-- Busy sources put aside in one call.
+local MOST_ASIDE = 24
+-- In the class of the room itself some jobs fit and some don't: so many of the oldest sources, and as many at random, are
+-- looked at, and of each so many jobs. What fits is found sooner or later, whatever stands before it.
+local BOUNDARY_SOURCES, BOUNDARY_JOBS = 5, 8
+
+local function first_that_fits(members)
+  local best, first
+  for i = 1, #members, 2 do
+    local score = tonumber(members[i + 1])
+    if not best or score < first then
+      local bytes, files = needs(members[i]:sub(38))
+      if bytes <= room and files <= inodes then
+        best, first = members[i], score
+      end
+    end
+  end
+  return best, first
+end
+
+local aside = 0
+-- The host's state, when one of its modules may be asked; otherwise it is put aside.
+local function asked_now(level, class, source)
+  local host, module = source:match('^([^/]*)/(.*)$')
+  local state = host_state(host, module)
+  local free = blocked(state, now, level.urgent, transfers)
+  if not free then
+    return {level = level, class = class, source = source, host = host, module = module, state = state}
+  end
+  put_aside(level.queue, class, source, host, free)
+  aside = aside + 1
+end
+
+-- Looks through a class where some fit and some don't: what to take there, if anything, and whether sources were put aside.
+local function choose_at_boundary(level, class)
+  local heads = heads_key(level.queue, class)
+  local sources = call('ZRANGE', heads, 0, BOUNDARY_SOURCES - 1)
+  if #sources == BOUNDARY_SOURCES then
+    for _, source in ipairs(call('ZRANDMEMBER', heads, BOUNDARY_SOURCES)) do
+      sources[#sources + 1] = source
+    end
+  end
+  local best, met_busy = nil, false
+  for _, source in ipairs(sources) do
+    local chosen = asked_now(level, class, source)
+    if chosen then
+      local lane = lane_key(level.queue, class, source)
+      local member, first = first_that_fits(call('ZRANGE', lane, 0, BOUNDARY_JOBS - 1, 'WITHSCORES'))
+      if not member and call('ZCARD', lane) > BOUNDARY_JOBS then
+        member, first = first_that_fits(call('ZRANDMEMBER', lane, BOUNDARY_JOBS, 'WITHSCORES'))
+      end
+      if member and (not best or first < best.first) then
+        best, chosen.member, chosen.first = chosen, member, first
+      end
+    else
+      met_busy = true
+    end
+  end
+  return best, met_busy
+end
+
+-- What to take from a level: class, source and member; or nil, and whether sources were put aside. Only from classes above
+-- `above`.
+local function choose(level, above)
+  local met_busy, seen, at_boundary = false, {}, nil
+  local room_class, last = class_of(room), 0
+  while aside < MOST_ASIDE do
+    local look_again = false
+    -- Mostly the first class has it; only when not, all are looked at, by their first place.
+    for _, class in ipairs(call('ZRANGE', classes_key(level.queue), 0, last)) do
+      local number = tonumber(class)
+      if number > above and number <= room_class and not seen[class] then
+        local head = call('ZRANGE', heads_key(level.queue, class), 0, 0, 'WITHSCORES')
+        if at_boundary and at_boundary.first < tonumber(head[2]) then
+          return at_boundary
+        end
+        local chosen = asked_now(level, class, head[1])
+        if not chosen then
+          look_again = true
+          break
+        end
+        chosen.lane = call('ZRANGE', lane_key(level.queue, class, head[1]), 0, batch_jobs, 'WITHSCORES')
+        chosen.member, chosen.first = chosen.lane[1], tonumber(chosen.lane[2])
+        chosen.bytes, chosen.files = needs(chosen.member:sub(38))
+        if chosen.bytes <= room and chosen.files <= inodes then
+          return chosen
+        end
+        -- The room's own class, or a folder of many files.
+        seen[class] = true
+        local other
+        other, look_again = choose_at_boundary(level, class)
+        if look_again then
+          seen[class] = nil
+          break
+        end
+        if other and (not at_boundary or other.first < at_boundary.first) then
+          at_boundary = other
+        end
+      end
+    end
+    met_busy = met_busy or look_again
+    if not look_again then
+      if last == -1 then
+        return at_boundary, met_busy
+      end
+      last = -1
+    end
+  end
+  return nil, true
+end

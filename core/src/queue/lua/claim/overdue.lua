@@ -1,0 +1,84 @@
+-- Part of claim.lua: what comes before the usual order. Jobs past their time, and the room that is kept for large ones.
+
+-- Overdue jobs looked at in a level before its usual order decides.
+local MOST_OVERDUE = 4
+-- An overdue job whose host may not be asked is looked at again after this, lest a dead host's jobs hide all others.
+local OVERDUE_AGAIN = 1000000
+-- How long a node's room is kept for one large job, and how long others are left in peace then: longer each time.
+local RESERVATION, LONGEST_PAUSE = 600000000, 86400000000
+
+-- A job that was found by its record, as `choose` would have found it; or nil, and until when its host is blocked.
+local function chosen_by_record(level, job)
+  local state = host_state(job.host, job.module)
+  local free = blocked(state, now, level.urgent, transfers)
+  if free then
+    return nil, free
+  end
+  local source = job.host .. '/' .. job.module
+  return {
+    level = level, class = job.class, source = source, host = job.host, module = job.module, state = state,
+    member = job.id .. ':' .. job.need,
+  }
+end
+
+-- An overdue job that fits nowhere is offered new room first: the room of the node that has most, of those that could ever hold
+-- it, is kept for it for a while, then everyone is left in peace for a while.
+local function reserve(level, job, bytes, files)
+  local tries = call('HMGET', job_key(job.id), 'reserve_after', 'reserve_tries')
+  if tonumber(tries[1] or 0) > now then
+    return
+  end
+  local best, most
+  for _, name in ipairs(call('ZRANGE', PACE, 0, -1)) do
+    local other = call('HMGET', node_key(name), 'asked', 'ceiling', 'room', 'levels', 'reserved_until', 'inodes')
+    if tonumber(other[1] or 0) > now - GONE and tonumber(other[2]) >= bytes
+      and other[4]:find('/' .. level.queue .. '/', 1, true) then
+      if tonumber(other[3]) >= bytes and tonumber(other[6]) >= files then
+        -- It fits there now, and is taken when that node's slot is free.
+        return
+      end
+      if tonumber(other[5] or 0) <= now and (not best or tonumber(other[3]) > most) then
+        best, most = name, tonumber(other[3])
+      end
+    end
+  end
+  local number = tonumber(tries[2] or 0)
+  local ends = best and now + RESERVATION or now
+  call('HSET', job_key(job.id), 'reserve_tries', number + 1, 'reserve_after',
+    digits(ends + math.min(RESERVATION * 2 ^ math.min(number, 20), LONGEST_PAUSE)))
+  if best then
+    call('HSET', job_key(job.id), 'reserved', best, 'reserved_until', digits(ends))
+    call('HSET', node_key(best), 'reserved', job.id, 'reserved_until', digits(ends))
+  end
+end
+
+-- A job of this level past its time, if one can be taken here.
+local function choose_overdue(level)
+  local queue, some_unfit = level.queue, false
+  for _, id in ipairs(call('ZRANGEBYSCORE', due_key(queue), '-inf', digits(now), 'LIMIT', 0, MOST_OVERDUE)) do
+    local job = placed(id)
+    if not job then
+      -- Someone removed the record by hand.
+      call('ZREM', due_key(queue), id)
+    else
+      local bytes, files = needs(job.need)
+      if bytes > room or files > inodes then
+        some_unfit = true
+        reserve(level, job, bytes, files)
+      else
+        local chosen, free = chosen_by_record(level, job)
+        if free then
+          call('ZADD', due_key(queue), 'XX', digits(now + OVERDUE_AGAIN), id)
+        elseif not wanted_by(queue, bytes, files) then
+          return chosen
+        end
+      end
+    end
+  end
+  -- Behind large ones that don't fit here there may be others.
+  local chosen = some_unfit and choose(level, 0)
+  if chosen and tonumber(call('ZSCORE', due_key(queue), chosen.member:sub(1, 36)) or 0) <= now then
+    local bytes, files = needs(chosen.member:sub(38))
+    return not wanted_by(queue, bytes, files) and chosen or nil
+  end
+end

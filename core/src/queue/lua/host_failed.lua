@@ -1,0 +1,28 @@
+-- Gives a job back because its host can't be asked: the attempt is not counted, and the host rests, longer each time in a row.
+--
+-- ARGV  1 id   2 node   3 revision   4 first, 5 longest: microseconds of rest   6 code   7 text
+-- Reply 1 done, now or by the same holder before; 0 lost
+--
+-- Transfers that were running side by side fail side by side: while the host rests already, that was the same failure. While
+-- it has failures it may have one transfer at a time, which finds out; a stored job ends them (settle.lua).
+
+local job = held(ARGV[1], ARGV[2], ARGV[3])
+if not job or job.state == 'dead' then
+  return 0
+end
+if job.state ~= 'leased' then
+  return 1
+end
+local host, now = host_key(job.host), now_micros()
+local seen = call('HMGET', host, 'failures', 'rests_until')
+if now >= tonumber(seen[2] or 0) then
+  local failures = tonumber(seen[1] or 0)
+  local rest = math.min(tonumber(ARGV[4]) * 2 ^ math.min(failures, 40), tonumber(ARGV[5]))
+  call('HSET', host, 'failures', failures + 1, 'rests_until', digits(now + rest), 'code', ARGV[6], 'text', ARGV[7])
+  call('HSETNX', host, 'failing_since', digits(now))
+  call('ZADD', FAILING, 'NX', digits(now), job.host)
+end
+end_lease(job)
+call('HSET', job_key(job.id), 'state', 'ready', 'attempts', digits(job.attempts - 1), 'code', ARGV[6], 'text', ARGV[7])
+add_ready(job)
+return 1

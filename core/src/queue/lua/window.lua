@@ -1,0 +1,13 @@
+-- A host may not be asked until a time, but for urgent levels; or may be again.
+--
+-- ARGV  1 host   2 until: microseconds, or '' to open   3 why
+-- Reply 1
+
+local host = ARGV[1]
+if ARGV[2] == '' then
+  call('HDEL', host_key(host), 'closed_until', 'closed_why')
+  put_back(host)
+else
+  call('HSET', host_key(host), 'closed_until', ARGV[2], 'closed_why', ARGV[3])
+end
+return 1
