@@ -23,6 +23,7 @@ use axum::{
     routing::get,
 };
 use ed25519_dalek::VerifyingKey;
+use futures_util::StreamExt as _;
 use longshore_core::{
     JobId, Millis, RelativePath, Report,
     digest::{FileEntry, Xxh3},
@@ -40,6 +41,7 @@ use tokio::{
 use tokio_util::io::ReaderStream;
 
 use crate::{
+    bandwidth::Lane,
     copies::NODE_HEADER,
     node::Node,
     problem::Problem,
@@ -57,7 +59,6 @@ const OUT_OF_RANGE: Problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "t
 const BROKEN: Problem =
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the store could not be read; see the node's log");
 
-const CHUNK_BYTES: usize = 256 * 1024;
 /// Places remembered; more than any restore has.
 const MOST_PLACES: usize = 10_000;
 
@@ -136,7 +137,8 @@ async fn file(
             Err(error) => return Err(broken(job, &error)),
         };
         let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-        send(File::from_std(file), size_bytes, range::read(range, size_bytes), permit)
+        let lane = served.node.bandwidth.restores();
+        send(File::from_std(file), size_bytes, range::read(range, size_bytes), permit, lane)
             .await
             .map_err(|error| broken(job, &error))
     })
@@ -236,7 +238,13 @@ fn open_below(folder: &std::path::Path, path: &str) -> io::Result<(std::fs::File
     if found.is_file() { Ok((file, found.len())) } else { Err(missing()) }
 }
 
-async fn send(mut file: File, size_bytes: u64, part: Part, permit: OwnedSemaphorePermit) -> io::Result<Response> {
+async fn send(
+    mut file: File,
+    size_bytes: u64,
+    part: Part,
+    permit: OwnedSemaphorePermit,
+    lane: Lane,
+) -> io::Result<Response> {
     let (first, length, status) = match part {
         Part::Whole => (0, size_bytes, StatusCode::OK),
         Part::Bytes { first, last } => (first, last - first + 1, StatusCode::PARTIAL_CONTENT),
@@ -248,7 +256,16 @@ async fn send(mut file: File, size_bytes: u64, part: Part, permit: OwnedSemaphor
     };
     file.seek(io::SeekFrom::Start(first)).await?;
     let reader = Slotted { reader: file.take(length), _permit: permit };
-    let mut response = Body::from_stream(ReaderStream::with_capacity(reader, CHUNK_BYTES)).into_response();
+    let chunks = ReaderStream::with_capacity(reader, lane.quantum()).then(move |chunk| {
+        let lane = lane.clone();
+        async move {
+            if let Ok(chunk) = &chunk {
+                lane.pass(chunk.len()).await;
+            }
+            chunk
+        }
+    });
+    let mut response = Body::from_stream(chunks).into_response();
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

@@ -84,9 +84,10 @@ impl Bucket {
         self.passed.load(Relaxed)
     }
 
-    /// Whether anybody had to wait since this was last asked.
+    /// Whether anybody had to wait since this was last asked, or waits now.
     pub fn waited(&self) -> bool {
-        self.waited.swap(false, Relaxed)
+        // The first of the line holds the lock while it waits.
+        self.waited.swap(false, Relaxed) || self.credit.try_lock().is_err()
     }
 }
 

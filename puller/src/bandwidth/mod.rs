@@ -9,6 +9,7 @@ pub mod connection;
 pub mod proxy;
 pub mod relay;
 pub mod route;
+pub mod share;
 pub mod tunnel;
 
 use std::{
@@ -21,8 +22,8 @@ use std::{
     },
 };
 
-use longshore_core::{QueueName, ServerId};
-use tokio::sync::OnceCell;
+use longshore_core::{QueueName, ServerId, queue::Budget};
+use tokio::sync::{Notify, OnceCell};
 
 use self::proxy::Proxy;
 pub use self::{bucket::Bucket, route::Route};
@@ -44,21 +45,13 @@ pub struct Caps {
     pub queues: BTreeMap<QueueName, u64>,
 }
 
-/// This node's shares of what the cluster may take, in bytes a second; `None` where the cluster has no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Shares {
-    /// Of the transfers.
-    pub fetch: Option<u64>,
-    /// Of the downloads.
-    pub restore: Option<u64>,
-}
-
 /// The limits of one node.
 #[derive(Debug)]
 pub struct Bandwidth {
     node: Arc<Bucket>,
     restore: Arc<Bucket>,
     parts: Mutex<Parts>,
+    caps_changed: Notify,
     /// Listens from the first transfer on that needs it.
     proxy: OnceCell<Proxy>,
     sockets_are_hidden: AtomicBool,
@@ -68,7 +61,9 @@ pub struct Bandwidth {
 #[derive(Debug, Default)]
 struct Parts {
     caps: Caps,
-    shares: Shares,
+    /// Of what the cluster may take, in bytes a second.
+    fetch_share: Option<u64>,
+    restore_share: Option<u64>,
     hosts: HashMap<ServerId, Weak<Bucket>>,
     queues: HashMap<QueueName, Weak<Bucket>>,
 }
@@ -80,6 +75,7 @@ impl Default for Bandwidth {
             node: unlimited(),
             restore: unlimited(),
             parts: Mutex::default(),
+            caps_changed: Notify::new(),
             proxy: OnceCell::new(),
             sockets_are_hidden: AtomicBool::new(false),
         }
@@ -90,21 +86,42 @@ impl Bandwidth {
     /// Puts `caps` into force, for transfers under way too.
     pub fn set_caps(&self, caps: Caps) {
         let mut parts = self.parts();
+        if parts.caps == caps {
+            return;
+        }
+        tracing::info!(?caps, "limits");
+        // The share of a cluster's limit that is new is not known yet; nothing passes until it is.
+        parts.fetch_share = caps.cluster.and(parts.fetch_share.or(Some(0)));
+        parts.restore_share = caps.cluster_restore.and(parts.restore_share.or(Some(0)));
         parts.caps = caps;
         self.apply(&mut parts);
+        self.caps_changed.notify_one();
     }
 
-    /// Puts the node's shares of the cluster's limits into force.
-    pub fn set_shares(&self, shares: Shares) {
+    /// What is in force.
+    pub fn caps(&self) -> Caps {
+        self.parts().caps.clone()
+    }
+
+    /// Returns when caps were put into force since this was last awaited.
+    pub async fn caps_changed(&self) {
+        self.caps_changed.notified().await;
+    }
+
+    /// Puts the node's share of the cluster's limit into force; `None` where the cluster has no limit.
+    pub fn set_share(&self, of: Budget, rate: Option<u64>) {
         let mut parts = self.parts();
-        parts.shares = shares;
+        match of {
+            Budget::Fetch => parts.fetch_share = rate,
+            Budget::Restore => parts.restore_share = rate,
+        }
         self.apply(&mut parts);
     }
 
     fn apply(&self, parts: &mut Parts) {
-        let Parts { caps, shares, hosts, queues } = parts;
-        self.node.set(lower(caps.node, shares.fetch));
-        self.restore.set(lower(caps.restore, shares.restore));
+        let Parts { caps, fetch_share, restore_share, hosts, queues } = parts;
+        self.node.set(lower(caps.node, *fetch_share));
+        self.restore.set(lower(caps.restore, *restore_share));
         for (host, bucket) in hosts.iter() {
             bucket.upgrade().inspect(|bucket| bucket.set(caps.hosts.get(host).copied()));
         }
@@ -247,12 +264,14 @@ mod tests {
         let (host, _, queue) = names();
         let lane = bandwidth.lane(&host, &queue);
         assert!(timeout(Duration::from_millis(50), lane.limited()).await.is_err());
-        bandwidth.set_shares(Shares { fetch: Some(5), restore: Some(7) });
+        bandwidth.set_share(Budget::Fetch, Some(5));
         timeout(Duration::from_secs(20), lane.limited()).await.unwrap();
-        bandwidth.set_caps(Caps { node: Some(6), restore: Some(6), ..Caps::default() });
-        assert_eq!((lane.rate(), bandwidth.restores().rate()), (Some(5), Some(6)));
-        bandwidth.set_shares(Shares::default());
-        assert_eq!(lane.rate(), Some(6));
+        bandwidth.set_caps(Caps { node: Some(6), cluster: Some(9), cluster_restore: Some(9), ..Caps::default() });
+        assert_eq!((lane.rate(), bandwidth.restores().rate()), (Some(5), Some(0)), "a share not known yet is none");
+        bandwidth.set_share(Budget::Restore, Some(7));
+        assert_eq!((lane.rate(), bandwidth.restores().rate()), (Some(5), Some(7)));
+        bandwidth.set_caps(Caps { node: Some(6), restore: Some(8), ..Caps::default() });
+        assert_eq!((lane.rate(), bandwidth.restores().rate()), (Some(6), Some(8)));
     }
 
     #[test]

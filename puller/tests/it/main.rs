@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test that can't go on says where by a panic
 
 mod aside;
+mod bandwidth;
 mod cluster;
 mod disk;
 mod failures;
