@@ -113,6 +113,9 @@ layered! {
         /// For all its transfers together.
         #[serde(skip_serializing_if = "Option::is_none")]
         bandwidth: Option<RatePlan>,
+        /// For all restores from it together.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        restore_bandwidth: Option<RatePlan>,
         /// When it claims; of urgent levels it always does.
         #[serde(skip_serializing_if = "Option::is_none")]
         window: Option<Window>,

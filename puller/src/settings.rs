@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use longshore_core::{
-    NodeId, QueueName,
+    BackupType, NodeId, QueueName, ServerId,
+    calendar::{RatePlan, Window},
     config::{
         ByteSize, ConfigArgs, ConfigError, Loaded, Problem, Program, RedisConfig, Secret, SeedMap, SeedTo, Setting,
         Span, load, seed_key,
     },
     job::{HostAddress, ModuleName},
+    policy::{ClusterRule, HostRule, NodeRule, PerSecond, QueueRule, Rules, TypeRule},
     telemetry::LogConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -56,6 +58,15 @@ pub struct Settings {
     /// Share of the stream; 0 drains.
     #[serde(default = "defaults::weight")]
     pub weight: u32,
+    /// For all its transfers from hosts together.
+    #[serde(default)]
+    pub bandwidth: Option<RatePlan>,
+    /// For all restores from it together.
+    #[serde(default)]
+    pub restore_bandwidth: Option<RatePlan>,
+    /// When it claims jobs of levels that are not urgent.
+    #[serde(default)]
+    pub window: Option<Window>,
     /// Transfers at once.
     #[serde(default = "defaults::slots")]
     pub slots: u32,
@@ -76,6 +87,18 @@ pub struct Settings {
     pub lease: Span,
     /// Where backups are kept.
     pub store: StoreSettings,
+    /// Rules of levels, by their names.
+    #[serde(default)]
+    pub levels: BTreeMap<QueueName, QueueRule>,
+    /// Rules of types of backup.
+    #[serde(default)]
+    pub types: BTreeMap<BackupType, TypeRule>,
+    /// Rules of hosts, by `server_id`. The same on all nodes.
+    #[serde(default)]
+    pub hosts: BTreeMap<ServerId, HostRule>,
+    /// What all nodes have together. The same on all nodes.
+    #[serde(default)]
+    pub cluster: ClusterRule,
     /// The queue.
     #[serde(default)]
     pub redis: RedisConfig,
@@ -174,8 +197,10 @@ pub struct RsyncSettings {
     pub bwlimit: ByteSize,
     /// Accept an rsync below the safe version.
     pub allow_unpatched: bool,
-    /// Transfers at once from one host, over all nodes.
+    /// Transfers at once from a host that has no rule of its own, over all nodes.
     pub host_limit: u32,
+    /// Transfers begun a second from such a host, over all nodes; without it, as many as come.
+    pub host_starts_per_second: Option<PerSecond>,
     /// Logins of daemon modules.
     pub secrets: Secrets,
 }
@@ -189,6 +214,7 @@ impl Default for RsyncSettings {
             bwlimit: ByteSize(0),
             allow_unpatched: false,
             host_limit: 2,
+            host_starts_per_second: None,
             secrets: Secrets::default(),
         }
     }
@@ -282,6 +308,25 @@ impl Default for StatusSettings {
     }
 }
 
+impl Settings {
+    /// What the file says of what the registry may say too.
+    pub fn rules(&self) -> Rules {
+        let node = NodeRule {
+            weight: Some(self.weight),
+            bandwidth: self.bandwidth.clone(),
+            restore_bandwidth: self.restore_bandwidth.clone(),
+            window: self.window.clone(),
+        };
+        Rules {
+            cluster: self.cluster.clone(),
+            queues: self.levels.clone(),
+            types: self.types.clone(),
+            nodes: BTreeMap::from([(self.node_id.clone(), node)]),
+            hosts: self.hosts.clone(),
+        }
+    }
+}
+
 /// Loads and checks the configuration.
 ///
 /// # Errors
@@ -298,6 +343,9 @@ fn problems(loaded: &Loaded<Settings>) -> Vec<Problem> {
     let mut wrong = |key: &str, what: &str| problems.push(loaded.problem(key, what));
     if settings.queues.is_empty() {
         wrong("queues", "name at least one queue, such as [\"level1\", \"level2\"]");
+    }
+    for level in settings.levels.keys().filter(|level| !settings.queues.contains(level)) {
+        wrong(&format!("levels.{level}"), "is not one of queues");
     }
     if settings.slots == 0 {
         wrong("slots", "0 transfers at once would do nothing; to drain a node set weight = 0");
@@ -395,6 +443,30 @@ mod tests {
         let error = settings("puller.toml", text).unwrap_err().to_string();
         for key in ["queues", "slots", "store.path", "ssh.key"] {
             assert!(error.contains(key), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_the_registry_may_say_too_is_read_as_rules_and_a_typo_is_found() {
+        let text = "node_id = 1\nqueues = [\"a\"]\nweight = 7\nbandwidth = \"40MB/s\"\nwindow = \"22:00-06:00\"\n[store]\npath = \
+            \"/s\"\n[levels.a]\nmax_wait = \"2h\"\norder = \"deadline\"\n[types.mysql]\ncopies = 2\n[hosts.111111]\ntransfers = \
+            1\n[hosts.111111.modules]\nmysql = 1\n[cluster]\nrestore_bandwidth = \"1MB/s\"\n";
+        let loaded = settings("puller.toml", text).unwrap();
+        let wanted = "{\"cluster\":{\"restore_bandwidth\":\"1MB/s\"},\"queues\":{\"a\":{\"max_wait\":\"2h\",\"order\":\"deadline\"}},\
+            \"types\":{\"mysql\":{\"copies\":2}},\"nodes\":{\"1\":{\"weight\":7,\"bandwidth\":\"40MB/s\",\
+            \"window\":\"22:00-06:00 UTC\"}},\"hosts\":{\"111111\":{\"transfers\":1,\"modules\":{\"mysql\":1}}}}";
+        assert_eq!(serde_json::to_string(&loaded.value.rules()).unwrap(), wanted);
+        let shown = loaded.show(true).unwrap();
+        assert!(shown.contains("puller.toml:4") && shown.contains("max_wait = \"2h\""), "{shown}");
+        for (from, to, wanted) in [
+            ("max_wait", "max_wiat", ":9: levels.a.max_wiat: unknown key; did you mean `max_wait`"),
+            ("levels.a", "levels.b", "levels.b: is not one of queues"),
+            ("\"22:00", "\"25:00", "from 00:00 to 24:00"),
+            ("transfers = 1", "transfers = 0", "hosts.111111.transfers"),
+            ("copies = 2", "copies = 9", "1 or 2"),
+        ] {
+            let error = settings("puller.toml", &text.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{to}: {error}");
         }
     }
 

@@ -40,6 +40,7 @@
 //! | `nodes`, `nodes_seen`, `running:NODE` | hash, sorted set, set | beats, when they came, what the node works on |
 //! | `reaper` | hash | when reaping was last asked for, and from when it may act |
 //! | `budget:NAME` | hash | the cluster's bandwidth: its cap, and each node's share until its lease ends |
+//! | `policy` | hash | what operators set: version and body |
 //! | `wake` | channel | names of queues that have something new |
 
 mod admit;
@@ -53,6 +54,7 @@ mod host_limit;
 mod lease;
 mod level;
 mod node;
+mod policy;
 mod reap;
 mod report_reader;
 mod script;
@@ -75,6 +77,7 @@ pub use self::{
     host_limit::{HostLimits, HostOverrides},
     lease::{End, Held, Lease, Settled},
     level::{Level, Order},
+    policy::Published,
     report_reader::{Backlog, ReportReader, StreamBody, StreamEntry},
 };
 

@@ -46,6 +46,7 @@ scripts! {
     HOST_FAILED = "host_failed.lua" after [INDEX, HOST, LEASE];
     WINDOW = "window.lua" after [INDEX, HOST];
     LIMIT_HOST = "limit_host.lua" after [INDEX, HOST];
+    POLICY = "policy.lua" after [INDEX];
     BEAT = "beat.lua" after [INDEX];
     BUDGET = "budget.lua" after [INDEX];
     DEPTHS = "depths.lua" after [INDEX];

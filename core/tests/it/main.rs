@@ -8,6 +8,7 @@ mod queue_claims;
 mod queue_leases;
 mod queue_model;
 mod queue_outages;
+mod queue_policy;
 mod queue_reaping;
 mod queue_reports;
 mod redis_link;
