@@ -13,6 +13,7 @@ use crate::{
     calendar::{RatePlan, Window},
     config::Span,
     job::ModuleName,
+    queue::Order,
     report::Verified,
 };
 
@@ -225,17 +226,6 @@ impl Rules {
             verify: of_queue.and_then(|rule| rule.verify).max(of_type.verify),
         }
     }
-}
-
-/// Which job of a level is first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// The one that waits longest.
-    #[default]
-    Age,
-    /// The one with the least time left until its instance is due again.
-    Deadline,
 }
 
 /// A count a second, more than 0.

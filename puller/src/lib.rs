@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod node;
 pub mod node_key;
 pub mod peers;
+pub mod policy;
 pub mod problem;
 pub mod puller;
 pub mod range;

@@ -14,6 +14,7 @@ use std::{
 use longshore_core::{
     InstanceKey, JobId, Millis, NodeBeat, QueueName,
     beat::{BEAT_VERSION, DiskBeat, NodeTotals, RunningTransfer},
+    policy::PolicyError,
     queue::{Queue, Room},
     token,
 };
@@ -24,6 +25,7 @@ use crate::{
     fetch::Progress,
     metrics::NodeMetrics,
     peers::Peers,
+    policy::NodePolicy,
     rsync::version::Version,
     settings::Settings,
     space::{Disk, NoRoom, Space},
@@ -49,6 +51,8 @@ pub struct Node {
     pub space: Space,
     /// What transfers and downloads may take of the line.
     pub bandwidth: Arc<Bandwidth>,
+    /// What operators set.
+    pub policy: NodePolicy,
     /// What brings jobs onto the disk.
     pub carrier: Carrier,
     /// The other nodes.
@@ -111,6 +115,7 @@ impl Node {
             space: Space::new(store.root(), settings.store.reserve),
             carrier: Carrier::new(&settings, Arc::clone(&store), Arc::clone(&bandwidth), Arc::clone(&peers)),
             peers,
+            policy: NodePolicy::open(&settings, Arc::clone(&store)),
             bandwidth,
             metrics: NodeMetrics::new(),
             settings,
@@ -144,8 +149,8 @@ impl Node {
     /// # Errors
     /// Why it may have none, for people.
     pub async fn room(&self) -> Result<Room, String> {
-        if self.settings.weight == 0 {
-            return Err("its weight is 0: it drains".to_owned());
+        if let Some(why) = self.policy.now().closed_whole() {
+            return Err(why);
         }
         if let Some(until) = locked(&self.state).rests_until
             && until > Instant::now()
@@ -226,6 +231,12 @@ impl Node {
         locked(&self.state).last_error = Some(text);
     }
 
+    /// The registry's policy is not one: the last good one stays in force.
+    pub fn policy_is_unreadable(&self, error: &PolicyError) {
+        tracing::error!(%error, "the registry's policy can't be read; the last good one stays in force");
+        self.failed_with(error.to_string());
+    }
+
     /// Takes no job for [`REST_AFTER_FAULT`].
     pub fn rest(&self) {
         locked(&self.state).rests_until = Some(Instant::now() + REST_AFTER_FAULT);
@@ -280,7 +291,7 @@ impl Node {
             at: Millis::now(),
             started_at: self.started_at,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            weight: self.settings.weight,
+            weight: self.policy.now().weight,
             slots: self.settings.slots,
             disk: DiskBeat {
                 size_bytes: state.disk.size_bytes,

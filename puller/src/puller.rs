@@ -7,13 +7,14 @@
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
-    queue::{BatchLimit, ClaimRequest, Claimed, HostLimits, Idle, Lease, Level, Room},
+    policy::PerSecond,
+    queue::{BatchLimit, ClaimRequest, Claimed, HostLimits, Idle, Lease, Room},
     redis_link::LinkError,
     shutdown::Shutdown,
 };
 use sd_notify::NotifyState;
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,6 +23,7 @@ use tracing::Instrument;
 use crate::{
     fetch::Progress,
     node::Node,
+    policy::Effective,
     recovery,
     rsync::process::GRACE,
     worker::{self, jittered},
@@ -53,6 +55,8 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
     let beside = ending.child_token();
     // Started, whether or not the queue can be reached yet: that is what its heartbeat and its health are for.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
+    node.policy.look(&node.queue, |error| node.policy_is_unreadable(error)).await;
+    let follows = tokio::spawn(follow_policy(Arc::clone(&node), beside.clone()));
     let beats = tokio::spawn(beat(Arc::clone(&node), beside.clone()));
     if alive(shutdown, Box::pin(recover(&node))).await.is_some() {
         let sweeps = tokio::spawn(sweep(Arc::clone(&node), beside.clone()));
@@ -62,7 +66,12 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
     }
     beside.cancel();
-    let _ = beats.await;
+    let _ = tokio::join!(beats, follows);
+}
+
+/// Keeps what operators set in force.
+async fn follow_policy(node: Arc<Node>, end: CancellationToken) {
+    node.policy.follow(&node.queue, |error| node.policy_is_unreadable(error), end).await;
 }
 
 async fn recover(node: &Arc<Node>) {
@@ -111,7 +120,8 @@ async fn claim_until(node: &Arc<Node>, until: Until, ending: &CancellationToken,
                 }
                 let pause = jittered(claimer.wait);
                 claimer.wait = (claimer.wait * 2).min(POLL.1);
-                alive(shutdown, tokio::time::sleep(pause)).await;
+                let changed = async { claimer.changes.changed().await.map_err(|_| ()) };
+                let _ = alive(shutdown, tokio::time::timeout(pause, changed)).await;
             }
         }
     }
@@ -157,20 +167,25 @@ enum Next {
 
 struct Claimer<'a> {
     node: &'a Arc<Node>,
-    levels: Vec<Level>,
     wait: Duration,
     admitted: Option<Instant>,
+    /// A window that opens, or a weight that is no longer 0, is acted on at once.
+    changes: watch::Receiver<Arc<Effective>>,
     /// Kept until it is answered, so that a lost answer is given again.
     request_id: Option<uuid::Uuid>,
 }
 
 impl<'a> Claimer<'a> {
     fn new(node: &'a Arc<Node>) -> Self {
-        let levels = node.settings.queues.iter().cloned().map(Level::new).collect();
-        Self { node, levels, wait: POLL.0, admitted: None, request_id: None }
+        Self { node, wait: POLL.0, admitted: None, changes: node.policy.changes(), request_id: None }
     }
 
     async fn next(&mut self, free_slots: u32) -> Next {
+        // Also by a node that may not claim: a job's wait counts from its admission.
+        let admitted = match self.admitted {
+            Some(at) if at.elapsed() < ADMIT_EVERY => Ok(0),
+            _ => self.admit().await,
+        };
         let room = match self.node.room().await {
             Ok(room) => room,
             Err(why) => {
@@ -178,7 +193,11 @@ impl<'a> Claimer<'a> {
                 return Next::Nothing { waits: true };
             }
         };
-        match self.claim(room, free_slots).await {
+        let claimed = match admitted {
+            Ok(_) => self.claim(room, free_slots).await,
+            Err(error) => Err(error),
+        };
+        match claimed {
             Ok(next) => {
                 self.node.paused(None);
                 next
@@ -192,21 +211,22 @@ impl<'a> Claimer<'a> {
     }
 
     async fn claim(&mut self, room: Room, free_slots: u32) -> Result<Next, LinkError> {
-        if self.admitted.is_none_or(|at| at.elapsed() >= ADMIT_EVERY) {
-            self.admit().await?;
-        }
         let settings = &self.node.settings;
         loop {
+            let policy = self.node.policy.now();
             let request_id = *self.request_id.get_or_insert_with(uuid::Uuid::now_v7);
             let request = ClaimRequest {
                 node_id: &settings.node_id,
                 request_id,
-                levels: &self.levels,
+                levels: &policy.open,
                 room,
-                weight: settings.weight,
+                weight: policy.weight,
                 free_slots,
                 lease: settings.lease.duration(),
-                host: HostLimits { transfers: settings.rsync.host_limit, starts_per_second: 0.0 },
+                host: HostLimits {
+                    transfers: settings.rsync.host_limit,
+                    starts_per_second: settings.rsync.host_starts_per_second.map_or(0.0, PerSecond::get),
+                },
                 batch: BatchLimit { jobs: 1, bytes: 0 },
             };
             let claimed = Box::pin(self.node.queue.claim(&request)).await;
@@ -226,7 +246,7 @@ impl<'a> Claimer<'a> {
     }
 
     async fn admit(&mut self) -> Result<u64, LinkError> {
-        let admitted = Box::pin(self.node.queue.admit(&self.levels, ADMIT_MOST)).await?;
+        let admitted = Box::pin(self.node.queue.admit(&self.node.policy.now().levels, ADMIT_MOST)).await?;
         self.admitted = Some(Instant::now());
         if admitted.reports > 0 || admitted.dead > 0 {
             tracing::warn!(refused = admitted.reports, dead = admitted.dead, "entries that are no job to fetch");

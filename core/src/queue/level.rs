@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Queue, claim::micros, script};
 use crate::{QueueName, redis_link::LinkError};
 
@@ -9,7 +11,8 @@ use crate::{QueueName, redis_link::LinkError};
 const STEP: usize = 200;
 
 /// In which order a level's jobs are given out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Order {
     /// The longest admitted first.
     #[default]
