@@ -1,6 +1,6 @@
 //! Dead letters: what is kept for a person. Jobs given up, and inbox entries that were refused or could not be read.
 
-use super::{Queue, claim::millis, key, script};
+use super::{Queue, claim::millis, key};
 use crate::{Job, JobId, Millis, QueueName, ReasonCode, redis_link::LinkError, report::Reason};
 
 /// So much of an inbox entry is shown; the rest stays in Redis.
@@ -69,16 +69,6 @@ impl Queue {
             letters.extend(self.dead_letter(name, millis(at)).await?);
         }
         Ok(DeadLetters { total, letters })
-    }
-
-    /// Makes a job that was given up ready again, with its attempts counted anew. Whether there was one.
-    ///
-    /// # Errors
-    /// [`LinkError`].
-    pub async fn requeue(&self, job: &JobId) -> Result<bool, LinkError> {
-        let mut call = script::REQUEUE.prepare_invoke();
-        call.arg(job.to_string());
-        self.run(&call).await
     }
 
     /// `None` when it was taken out between two looks.

@@ -14,13 +14,22 @@ pub struct QueueDepth {
     pub ready: u64,
     /// Admitted, waiting for a retry's time.
     pub delayed: u64,
+    /// Admitted, kept back by operators.
+    pub held: u64,
     /// Under lease.
     pub leased: u64,
-    /// Bytes of ready and delayed jobs.
+    /// Bytes of ready, delayed and held jobs.
     pub bytes: u64,
     /// When the ready one was admitted, by Redis' clock, that comes to its waiting limit first: the oldest, where a level's jobs
     /// have one limit.
     pub oldest_admitted_at: Option<Millis>,
+}
+
+impl QueueDepth {
+    /// All that waits: in the inbox, ready, delayed and held.
+    pub fn waiting(&self) -> u64 {
+        self.inbox + self.ready + self.delayed + self.held
+    }
 }
 
 /// A lease as a looker-on sees it.
@@ -68,6 +77,7 @@ impl Queue {
             delayed: number(&row, 2).unwrap_or(0),
             leased: number(&row, 3).unwrap_or(0),
             bytes: number(&row, 4).unwrap_or(0),
+            held: number(&row, 6).unwrap_or(0),
             oldest_admitted_at: number(&row, 5).map(millis),
         };
         Ok(queues.iter().zip(rows).map(depth).collect())

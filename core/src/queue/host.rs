@@ -27,7 +27,7 @@ pub struct MailboxEntry {
 
 impl MailboxEntry {
     /// From `REVISION OUTCOME`.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (revision, outcome) = text.split_once(' ')?;
         Some(Self { revision: revision.parse().ok()?, outcome: Outcome::parse(outcome)? })
     }

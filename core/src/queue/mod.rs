@@ -6,6 +6,8 @@
 //!           (list)            ▲ ▲               │ │ │
 //!                             │ └──release──────┘ │ └──settle, bury──► dead ──requeue──► ready
 //!                             └── delayed ◄─retry─┘    reap: leased ──► ready
+//! an operator: hold: ready, delayed ──► held ──let go──► ready      requeue: delayed, leased, dead ──► ready
+//!              cancel: ready, delayed, held, leased ──► its report  move: to another queue     drop: dead ──► nothing
 //! ```
 //! Each arrow is one script (`lua/`), atomic on the server. Each may be repeated by a caller who didn't get the answer: the
 //! second time it does nothing and answers the same. A lease carries a **revision**, microseconds of Redis' clock that only
@@ -16,7 +18,7 @@
 //!
 //! | key | type | holds |
 //! |---|---|---|
-//! | `job:ID` | hash | state, queue, class, source, size and need, place and times, attempts, revision, holder |
+//! | `job:ID` | hash | state, queue, class, source, size and need, place and times, attempts, revision, holder; who holds it back |
 //! | `body:ID` | string | the job's JSON, apart, so that the hash stays small and compact |
 //! | `offered:ID` | string | its queue, while a job that an agent offered is in the inbox; a day at most |
 //! | `lane:QUEUE/CLASS/HOST/MODULE` | sorted set | ready jobs `ID:BYTES:INODES` by place; a class is the power of two below the bytes |
@@ -30,7 +32,7 @@
 //! | `leases` | sorted set | leased jobs by expiry |
 //! | `node:NODE` | hash | what it asked last and was answered and why, its pace, a reservation |
 //! | `pace` | sorted set | nodes that asked lately by bytes given / weight |
-//! | `depth:QUEUE` | hash | counts of delayed, leased; bytes |
+//! | `depth:QUEUE` | hash | counts of delayed, held, leased; bytes |
 //! | `queues` | set | queues ever used |
 //! | `dead` | sorted set | dead letters by time: `job:ID` and `raw:N` (with `bytes:raw:N`) |
 //! | `reports` | stream | reports and host beats, for the indexers |
@@ -44,6 +46,7 @@
 //! | `wake` | channel | names of queues that have something new |
 
 mod admit;
+mod browse;
 mod budget;
 mod claim;
 mod dead_letter;
@@ -54,10 +57,13 @@ mod host_limit;
 mod lease;
 mod level;
 mod node;
+mod operate;
 mod policy;
 mod reap;
 mod report_reader;
+mod resting;
 mod script;
+mod why;
 
 use redis::{FromRedisValue, ScriptInvocation};
 
@@ -68,6 +74,7 @@ use crate::{
 
 pub use self::{
     admit::Admitted,
+    browse::{FoundJobs, JobFilter, JobState, QueuedJob},
     budget::{Budget, RateLease, RateRequest},
     claim::{BatchLimit, ClaimRequest, Claimed, Idle, Room},
     dead_letter::{DeadLetter, DeadLetters, Remains},
@@ -77,8 +84,11 @@ pub use self::{
     host_limit::{HostLimits, HostOverrides},
     lease::{End, Held, Lease, Settled},
     level::{Level, Order},
+    operate::Changed,
     policy::Published,
     report_reader::{Backlog, ReportReader, StreamBody, StreamEntry},
+    resting::{RestingHost, RestingHosts},
+    why::{HostStanding, JobRecord, JobStanding, NodeStanding},
 };
 
 /// The queue of one cluster. Cheap to clone.

@@ -20,6 +20,7 @@ const CLAIMING: &str = concat!(
     include_str!("lua/claim/overdue.lua"),
     include_str!("lua/claim/take.lua"),
 );
+const WAITING: &str = include_str!("lua/waiting.lua");
 
 fn compose(parts: &[&str]) -> Script {
     Script::new(&format!("local P = '{PREFIX}'\n{}", parts.join("\n")))
@@ -50,6 +51,15 @@ scripts! {
     BEAT = "beat.lua" after [INDEX];
     BUDGET = "budget.lua" after [INDEX];
     DEPTHS = "depths.lua" after [INDEX];
-    REQUEUE = "requeue.lua" after [INDEX];
+    HOLD = "hold.lua" after [INDEX, WAITING];
+    LET_GO = "let_go.lua" after [INDEX, WAITING];
+    MOVE = "move.lua" after [INDEX, PLACE, WAITING];
+    REQUEUE = "requeue.lua" after [INDEX, HOST, LEASE, WAITING];
+    CANCEL = "cancel.lua" after [INDEX, HOST, LEASE, ENDING, WAITING];
+    DROP = "drop.lua" after [INDEX];
+    PUSH_AGAIN = "push_again.lua" after [INDEX, ENDING];
+    BROWSE = "browse.lua" after [INDEX];
+    RESTING = "resting.lua" after [INDEX];
+    WHY = "why.lua" after [INDEX, ENDING];
     RELEVEL = "relevel.lua" after [INDEX, PLACE];
 }

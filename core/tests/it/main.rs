@@ -7,6 +7,7 @@ mod queue_budget;
 mod queue_claims;
 mod queue_leases;
 mod queue_model;
+mod queue_operators;
 mod queue_outages;
 mod queue_policy;
 mod queue_reaping;

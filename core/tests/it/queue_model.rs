@@ -9,7 +9,7 @@ use std::{
 
 use longshore_core::{
     Job, JobId, ReasonCode,
-    queue::{ClaimRequest, Claimed, End, Held, HostLimits, Idle, Lease, Offered, Settled},
+    queue::{Changed, ClaimRequest, Claimed, End, Held, HostLimits, Idle, Lease, Offered, Settled},
     report::Reason,
 };
 
@@ -329,7 +329,7 @@ impl Run {
             return;
         }
         let id = self.random.pick(&dead);
-        assert!(self.cluster.queue.requeue(&id).await.unwrap());
+        assert_eq!(self.cluster.queue.requeue(&id).await.unwrap(), Changed::Done);
         let known = self.model.jobs.get_mut(&id).unwrap();
         (known.state, known.attempts) = (State::Ready, 0);
         known.lease.as_mut().unwrap().revision += 1;

@@ -18,9 +18,9 @@ local queue, longest, order, max_wait = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARG
 local started, now = now_micros(), nil
 local jobs, reports, dead, known, taken = 0, 0, 0, 0, 0
 
-local function bury_bytes(bytes, id, code, text)
+local function bury_bytes(bytes, id, host, code, text)
   local letter = 'raw:' .. call('INCR', P .. 'letters')
-  call('HSET', P .. letter, 'queue', queue, 'at', now, 'job', id, 'code', code, 'text', text)
+  call('HSET', P .. letter, 'queue', queue, 'at', now, 'job', id, 'host', host, 'code', code, 'text', text)
   call('SET', P .. 'bytes:' .. letter, bytes)
   call('ZADD', DEAD, now, letter)
   dead = dead + 1
@@ -45,7 +45,7 @@ for entry = 0, tonumber(ARGV[5]) - 1 do
   call('DEL', P .. 'offered:' .. id)
 
   if kind == 'undecodable' or kind == 'oversize' then
-    bury_bytes(tail, '', code, text)
+    bury_bytes(tail, '', '', code, text)
   elseif ended(id, host) or call('EXISTS', job_key(id)) == 1 then
     known = known + 1
   elseif kind == 'job' then
@@ -62,7 +62,7 @@ for entry = 0, tonumber(ARGV[5]) - 1 do
     report(id, host, mail, revision, outcome, body)
     reports = reports + 1
     if kind == 'refused' then
-      bury_bytes(tail, id, code, text)
+      bury_bytes(tail, id, host, code, text)
     end
   end
 end

@@ -1,0 +1,26 @@
+-- An operator takes a job out of the queue, with its one report. A node that is fetching it finds its lease lost, and publishes
+-- and settles nothing.
+--
+-- ARGV  1 id   2 revision of its record as it was read   3 revision of the report   4 body: the report as JSON
+--       (2 to 4 are missing when there was no record)
+-- Reply 'done', now or before; 'unknown'; 'dead': it has its report already; 'changed': claimed since it was read, read it again
+
+local id, seen, revision, body = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local job = placed(id)
+if not job then
+  local entry = call('GET', ended_key(id))
+  return entry and entry:match(' cancelled$') and 'done' or 'unknown'
+end
+if job.state == 'dead' then
+  return 'dead'
+end
+local record = call('HMGET', job_key(id), 'revision', 'mail', 'node')
+if record[1] ~= seen then
+  return 'changed'
+end
+if not stop_waiting(job) then
+  end_lease(held(id, record[3], seen))
+end
+report(id, job.host, record[2], revision, 'cancelled', body)
+call('DEL', job_key(id), body_key(id))
+return 'done'
