@@ -80,6 +80,17 @@ impl App {
         &self.parts.clusters
     }
 
+    /// The clusters, or the one of this name.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn clusters_named(&self, name: Option<&str>) -> Result<Vec<&Cluster>, Problem> {
+        let Some(name) = name else { return Ok(self.clusters().iter().collect()) };
+        let found = self.clusters().iter().find(|cluster| cluster.name().as_str() == name);
+        let unknown = || Problem::not_found(format!("cluster {name} is not in this server's configuration"));
+        found.map(|cluster| vec![cluster]).ok_or_else(unknown)
+    }
+
     /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.parts.metrics

@@ -8,7 +8,7 @@ use std::{
 
 use longshore_core::{
     Millis, NodeBeat, QueueName,
-    queue::{Queue, QueueDepth},
+    queue::{FoundJobs, JobFilter, Queue, QueueDepth},
     redis_link::{LinkError, RedisLink},
 };
 
@@ -17,6 +17,9 @@ use crate::{
     settings::{ClusterSettings, Settings},
     watch::{Silence, Watch},
 };
+
+/// To look at every record of a long queue takes seconds.
+const LOOK_WITHIN: Duration = Duration::from_secs(60);
 
 /// One cluster.
 #[derive(Debug)]
@@ -90,13 +93,7 @@ impl Cluster {
     /// # Errors
     /// A [`Problem`] fit to be sent, with since when Redis is away.
     pub async fn ask<T>(&self, question: impl Future<Output = Result<T, LinkError>>) -> Result<T, Problem> {
-        self.watch.ask(question, |_| true).await.map_err(|silence| {
-            let why = match silence {
-                Silence::Error(error) => error.to_string(),
-                Silence::Slow(why) => why,
-            };
-            Problem::away(self.watch.what(), why, self.watch.away().map(|away| away.since))
-        })
+        self.watch.ask(question, |_| true).await.map_err(|silence| self.problem(silence))
     }
 
     /// Its nodes, ordered by id; while Redis is away those last heard of, growing older by our own clock.
@@ -120,23 +117,47 @@ impl Cluster {
         heard
     }
 
+    /// Its levels: those of the configuration, else all that were ever used.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn levels(&self) -> Result<Vec<QueueName>, Problem> {
+        if self.levels.is_empty() { self.ask(self.queue.queue_names()).await } else { Ok(self.levels.clone()) }
+    }
+
+    /// The time by its Redis' clock, which ages are measured by.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn now(&self) -> Result<Millis, Problem> {
+        self.ask(self.queue.now_micros()).await.map(millis)
+    }
+
+    /// The jobs that pass a filter, the oldest `most` of them; looks at every record.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn find(&self, filter: &JobFilter, most: usize) -> Result<FoundJobs, Problem> {
+        let watch = self.watch.patient(LOOK_WITHIN);
+        watch.ask(self.queue.find(filter, most), |_| true).await.map_err(|silence| self.problem(silence))
+    }
+
     /// What waits in its levels.
     ///
     /// # Errors
     /// When Redis is away.
     pub async fn depths(&self) -> Result<Depths, Problem> {
-        self.ask(async {
-            let found;
-            let levels = if self.levels.is_empty() {
-                found = self.queue.queue_names().await?;
-                &found
-            } else {
-                &self.levels
-            };
-            let levels = self.queue.depths(levels).await?;
-            Ok(Depths { levels, now: millis(self.queue.now_micros().await?) })
-        })
-        .await
+        let levels = self.levels().await?;
+        let levels = self.ask(self.queue.depths(&levels)).await?;
+        Ok(Depths { levels, now: self.now().await? })
+    }
+
+    fn problem(&self, silence: Silence<LinkError>) -> Problem {
+        let why = match silence {
+            Silence::Error(error) => error.to_string(),
+            Silence::Slow(why) => why,
+        };
+        Problem::away(self.watch.what(), why, self.watch.away().map(|away| away.since))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod registry;
 pub mod service;
 pub mod settings;
 pub mod watch;
+pub mod why;
 
 pub use app::{App, CatalogLink, Parts};
 pub use service::{Deps, run};

@@ -38,6 +38,11 @@ impl Watch {
         Self { what: what.into(), patience: MOST_PATIENCE, away: Arc::default() }
     }
 
+    /// The same watch, for a question that takes longer than most.
+    pub fn patient(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
+    }
+
     /// What is watched.
     pub fn what(&self) -> &str {
         &self.what

@@ -4,14 +4,19 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::{
-    extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, Method, header},
+    extract::{ConnectInfo, FromRequestParts, Request, State},
+    http::{HeaderMap, Method, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
 
 use super::problem::Problem;
 use crate::app::App;
+
+/// The header by which a client says who asks.
+const OPERATOR: &str = "x-longshore-operator";
+/// A longer name is cut.
+const MOST_NAME_CHARACTERS: usize = 80;
 
 /// The browser's cookie.
 pub const COOKIE: &str = "longshore";
@@ -73,6 +78,29 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
             app.settings().token_file().display()
         ))
         .into_response(),
+    }
+}
+
+/// Who changes something, for records and logs: what the client's `X-Longshore-Operator` says, and the address it came from. The
+/// name is claimed, not proven: who has the token can give any.
+#[derive(Debug, Clone)]
+pub struct Operator(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Operator {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let name = parts.headers.get(OPERATOR).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let name: String =
+            name.iter().flat_map(|name| name.chars()).filter(|c| !c.is_control()).take(MOST_NAME_CHARACTERS).collect();
+        let address =
+            parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip().to_canonical());
+        Ok(Self(match (name.trim(), address) {
+            ("", None) => "an operator".to_owned(),
+            ("", Some(address)) => address.to_string(),
+            (name, None) => name.to_owned(),
+            (name, Some(address)) => format!("{name} ({address})"),
+        }))
     }
 }
 

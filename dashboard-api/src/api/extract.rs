@@ -111,15 +111,19 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
-/// A number in a query string, where everything is text.
+/// A number: in a query string, where everything is text, or in a body.
 pub(super) fn parsed_or_none<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty());
-    text.map(|text| text.parse().map_err(|error| de::Error::custom(format!("{text:?}: {error}")))).transpose()
+    let text = match Option::<TextOrNumber>::deserialize(deserializer)? {
+        Some(TextOrNumber::Text(text)) if !text.is_empty() => text,
+        Some(TextOrNumber::Number(number)) => number.to_string(),
+        _ => return Ok(None),
+    };
+    text.parse().map(Some).map_err(|error| de::Error::custom(format!("{text:?}: {error}")))
 }
 
-/// A moment given as JSON number or text.
+/// Given as JSON number or text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum TextOrNumber {

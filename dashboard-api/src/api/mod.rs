@@ -2,15 +2,19 @@
 
 pub mod access;
 pub mod backups;
+pub mod change;
 pub mod extract;
 pub mod instances;
+pub mod jobs;
 pub mod legacy;
+pub mod letters;
 pub mod nodes;
 pub mod problem;
 pub mod queues;
 pub mod registry;
 pub mod restore;
 pub mod summary;
+pub mod why;
 
 use axum::{Json, Router, response::IntoResponse, routing::get};
 use utoipa::{
@@ -69,6 +73,10 @@ fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .merge(restore::routes())
         .merge(nodes::routes())
         .merge(queues::routes())
+        .merge(jobs::routes())
+        .merge(change::routes())
+        .merge(letters::routes())
+        .merge(why::routes())
         .merge(registry::routes())
         .split_for_parts()
 }

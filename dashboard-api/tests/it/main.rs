@@ -8,6 +8,7 @@ mod backups;
 mod legacy;
 mod lookers;
 mod openapi;
+mod operators;
 mod program;
 mod registry;
 mod restore;

@@ -1,0 +1,382 @@
+//! Why a job is where it is, in words: one sentence first, then the facts that it rests on. All of it comes from what the queue and
+//! the nodes recorded when they decided; nothing is guessed anew.
+
+use std::time::Duration;
+
+use longshore_core::{
+    JobId, Millis,
+    queue::{HostStanding, JobRecord, JobStanding, JobState, NodeStanding},
+    text::{count, from, size, span},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::api::backups::BackupView;
+
+/// A node that has a free slot asks several times in so long.
+const ASKS_WITHIN: Duration = Duration::from_secs(10);
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Fact {
+    /// What it is about, in a word or two.
+    pub name: &'static str,
+    /// For people.
+    pub text: String,
+    /// The moment that it is about, UTC milliseconds.
+    #[schema(value_type = Option<i64>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Millis>,
+}
+
+/// Why one node does not have a job that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct NodeWhy {
+    /// The node.
+    pub node_id: String,
+    /// For programs: `silent`, `paused`, `drains`, `level`, `slots`, `too_large`, `no_room`, `reserved`, `kept_for_it`, `yields` or
+    /// `asks`.
+    pub code: &'static str,
+    /// For people.
+    pub text: String,
+}
+
+/// Why a job is where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct JobWhy {
+    /// The job.
+    #[schema(value_type = String)]
+    pub job: JobId,
+    /// Its instance, as `SERVER/TYPE/INSTANCE`, when it is known.
+    pub instance: Option<String>,
+    /// `inbox`, `ready`, `delayed`, `held`, `leased` or `dead`; once it is over `stored`, `failed`, `refused` or `cancelled`.
+    pub state: String,
+    /// The sentence.
+    pub answer: String,
+    /// What it rests on.
+    pub facts: Vec<Fact>,
+    /// Of a job that waits: why each node does not have it.
+    pub nodes: Vec<NodeWhy>,
+}
+
+/// What is known of a job, beside what the queue says.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Its instance.
+    pub instance: Option<&'a str>,
+    /// Its end, as the catalog has it.
+    pub backup: Option<&'a BackupView>,
+    /// A node that was not heard of for so long is silent.
+    pub silent_after: Duration,
+}
+
+/// The explanation; `None` for a job of which nothing is known.
+pub fn explain(job: JobId, standing: &JobStanding, known: Known<'_>) -> Option<JobWhy> {
+    let mut why = JobWhy {
+        job,
+        instance: known.instance.map(str::to_owned),
+        state: String::new(),
+        answer: String::new(),
+        facts: Vec::new(),
+        nodes: Vec::new(),
+    };
+    match &standing.record {
+        Some(record) => why.in_queue(standing, record, known.silent_after),
+        None => why.elsewhere(standing, known)?,
+    }
+    Some(why)
+}
+
+impl JobWhy {
+    fn fact(&mut self, name: &'static str, text: impl Into<String>) {
+        self.facts.push(Fact { name, text: text.into(), at: None });
+    }
+
+    fn moment(&mut self, name: &'static str, at: Millis, now: Millis) {
+        self.facts.push(Fact { name, text: from(at, now), at: Some(at) });
+    }
+
+    /// Not in the index: in an inbox, or over.
+    fn elsewhere(&mut self, standing: &JobStanding, known: Known<'_>) -> Option<()> {
+        if let Some(queue) = &standing.inbox {
+            "inbox".clone_into(&mut self.state);
+            let alive = standing.nodes.iter().any(|node| !is_silent(node, standing.now, known.silent_after));
+            let who = if alive { "no node has taken it out yet" } else { "no node is alive to take it out" };
+            self.answer = format!("It is in the inbox of {queue}: {who}.");
+            return Some(());
+        }
+        if let Some(backup) = known.backup {
+            self.over(backup, standing.now);
+            return Some(());
+        }
+        let ended = standing.ended?;
+        ended.outcome.as_str().clone_into(&mut self.state);
+        self.answer = format!("It ended as {}; its report is on the way into the catalog.", self.state);
+        Some(())
+    }
+
+    fn over(&mut self, backup: &BackupView, now: Millis) {
+        backup.outcome.as_str().clone_into(&mut self.state);
+        let when = from(backup.stored_at, now);
+        let node = backup.node_id.as_ref().map_or_else(String::new, |node| format!(" on node {node}"));
+        let reason = backup.reason.as_deref().unwrap_or("no reason was given");
+        self.answer = match self.state.as_str() {
+            "stored" => format!("It was stored{node} {when}."),
+            "cancelled" => format!("It was taken out of the queue {when}: {reason}."),
+            state => {
+                format!("It {}{node} {when}: {reason}.", if state == "refused" { "was refused" } else { "failed" })
+            }
+        };
+        self.moment("ended", backup.stored_at, now);
+        self.moment("made", backup.made_at, now);
+        if backup.size_bytes > 0 {
+            self.fact("size", size(backup.size_bytes));
+        }
+        self.facts.extend(backup.path.clone().map(|text| Fact { name: "path", text, at: None }));
+        for copy in &backup.copies {
+            self.fact("copy", format!("on node {}", copy.node_id));
+        }
+        self.fact("tries", backup.attempts.to_string());
+    }
+
+    fn in_queue(&mut self, standing: &JobStanding, record: &JobRecord, silent_after: Duration) {
+        let now = standing.now;
+        record.state.as_str().clone_into(&mut self.state);
+        let it = if record.host.starts_with('@') { "Its second copy" } else { "It" };
+        let reason = record.reason.as_ref().map_or_else(|| "no reason is recorded".to_owned(), ToString::to_string);
+        self.answer = match record.state {
+            JobState::Ready => {
+                self.nodes =
+                    standing.nodes.iter().map(|node| judge(node, self.job, record, now, silent_after)).collect();
+                format!("{it} waits: {}.", waits_for(self.job, standing, record, &self.nodes))
+            }
+            JobState::Delayed => {
+                let when = record.retry_at.map_or_else(|| "soon".to_owned(), |at| from(at, now));
+                format!("{it} is tried again {when}; it was tried {}: {reason}.", count(record.attempts.into(), "time"))
+            }
+            JobState::Held => held(it, record, now),
+            JobState::Leased => leased(self.job, it, standing, record, silent_after),
+            JobState::Dead => format!(
+                "{it} was given up after {}: {reason}.",
+                count(record.attempts.into(), "try").replace("trys", "tries")
+            ),
+        };
+        self.fact("level", record.queue.to_string());
+        self.moment("waits since", record.admitted_at, now);
+        if let Some(due) = record.due_at.filter(|_| record.state == JobState::Ready) {
+            let name = if due <= now { "overdue since" } else { "lifted" };
+            self.moment(name, due, now);
+        }
+        self.fact("size", size(record.size_bytes));
+        if record.attempts > 0 {
+            self.fact("tries", record.attempts.to_string());
+        }
+        if let Some(reason) =
+            record.reason.as_ref().filter(|_| !matches!(record.state, JobState::Dead | JobState::Delayed))
+        {
+            self.fact("last failure", reason.to_string());
+        }
+        self.host_facts(&standing.host, record, now);
+        for (job, node) in &standing.fetched {
+            self.fact("fetched now", format!("{job} by node {node}, from the same host"));
+        }
+    }
+
+    fn host_facts(&mut self, host: &HostStanding, record: &JobRecord, now: Millis) {
+        let HostStanding { active, module_active, .. } = host;
+        let module = &record.module;
+        self.fact(
+            "host",
+            format!("{}: {}, {module_active} of module {module}", record.host, count((*active).into(), "transfer")),
+        );
+        if let (Some(since), true) = (host.failing_since, host.failures > 0) {
+            let why = host.reason.as_ref().map(ToString::to_string).unwrap_or_default();
+            let text =
+                format!("{} in a row, since {}: {why}", count(host.failures.into(), "failure"), from(since, now));
+            self.facts.push(Fact { name: "host fails", text, at: Some(since) });
+        }
+        if let Some(until) = host.closed_until.filter(|until| *until > now) {
+            let text = format!("opens {}: {}", from(until, now), host.closed_why);
+            self.facts.push(Fact { name: "host closed", text, at: Some(until) });
+        }
+    }
+}
+
+fn held(it: &str, record: &JobRecord, now: Millis) -> String {
+    let Some((at, by, why)) = &record.held else { return format!("{it} is held.") };
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    format!("{it} is held by {by} since {}{why}.", from(*at, now))
+}
+
+fn leased(job: JobId, it: &str, standing: &JobStanding, record: &JobRecord, silent_after: Duration) -> String {
+    let now = standing.now;
+    let name = record.node_id.as_ref().map(ToString::to_string).unwrap_or_default();
+    let since = record.claimed_at.map_or_else(String::new, |at| format!(" for {}", span(now.since(at))));
+    let ends = record.expires_at.map_or_else(String::new, |at| format!("; its lease ends {}", from(at, now)));
+    let Some(node) = standing.nodes.iter().find(|node| node.node_id == name) else {
+        return format!("Node {name} has had it{since}, but was never heard of{ends}.");
+    };
+    if is_silent(node, now, silent_after) {
+        let heard = from(node.heard_at, now);
+        return format!(
+            "Node {name} has had it{since}, but was last heard of {heard}{ends}; then another node gets it."
+        );
+    }
+    let transfer = node.beat.as_ref().and_then(|beat| beat.running.iter().find(|transfer| transfer.job == job));
+    match transfer {
+        Some(transfer) => {
+            let (bytes, all, speed) =
+                (size(transfer.bytes), size(transfer.size_bytes), size(transfer.bytes_per_second));
+            format!("{it} is being fetched by node {name}{since}: {bytes} of {all}, {speed}/s.")
+        }
+        None => format!("Node {name} has had it{since} and does not tell of a transfer yet{ends}."),
+    }
+}
+
+fn is_silent(node: &NodeStanding, now: Millis, silent_after: Duration) -> bool {
+    now.since(node.heard_at) > silent_after
+}
+
+/// What keeps a ready job from being taken, the nearest cause first: its host, then the nodes, then its turn.
+fn waits_for(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[NodeWhy]) -> String {
+    let (now, host, name) = (standing.now, &standing.host, &record.host);
+    if let Some(until) = host.closed_until.filter(|until| *until > now) {
+        return format!("host {name} is closed, and opens {}: {}", from(until, now), host.closed_why);
+    }
+    if let Some(until) = host.rests_until.filter(|until| *until > now) {
+        let why = host.reason.as_ref().map(ToString::to_string).unwrap_or_default();
+        let failed = count(host.failures.into(), "time");
+        return format!("host {name} failed {failed} in a row and is asked again {}: {why}", from(until, now));
+    }
+    if let Some(reason) = node_cause(job, standing, record, nodes) {
+        return reason;
+    }
+    let limited = |active: u32, limit: Option<u32>| limit.is_some_and(|limit| active >= limit);
+    let told = standing.nodes.iter().any(|node| node.said == "hosts" && asks(node, now));
+    let at_limit = limited(host.active, host.transfers) || limited(host.module_active, host.module_transfers);
+    if host.active > 0 && (at_limit || told || host.failures > 0) {
+        let transfers = count(host.active.into(), "transfer");
+        return format!("host {name} has {transfers} under way and may have no more at once");
+    }
+    match record.before {
+        Some(before) if before > 0 => {
+            format!(
+                "{} of {} {} before it",
+                count(before, "job"),
+                record.queue,
+                if before == 1 { "comes" } else { "come" }
+            )
+        }
+        _ if nodes.iter().all(|node| node.code == "yields" || node.code == "slots") => {
+            "every node that could take it is busy, or lets one behind its share go first".to_owned()
+        }
+        _ => format!("it is next in {}", record.queue),
+    }
+}
+
+fn asks(node: &NodeStanding, now: Millis) -> bool {
+    node.asked_at.is_some_and(|at| now.since(at) < ASKS_WITHIN)
+}
+
+/// Why no node could take it, if that is so.
+fn node_cause(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[NodeWhy]) -> Option<String> {
+    let of = |code: &str| nodes.iter().filter(|node| node.code == code).collect::<Vec<_>>();
+    if nodes.is_empty() {
+        return Some(
+            "no node was ever heard of in this cluster; start longshore-puller on a storage machine".to_owned(),
+        );
+    }
+    if let Some(node) = standing.nodes.iter().find(|node| node.reserved == Some(job)) {
+        let until = node.reserved_until.filter(|until| *until > standing.now);
+        if let Some(until) = until {
+            let (node, until) = (&node.node_id, from(until, standing.now));
+            return Some(
+                format!("node {node} keeps its room for it, which is to be enough by {until}").replace("by in ", "in "),
+            );
+        }
+    }
+    let living: Vec<&NodeWhy> = nodes.iter().filter(|node| node.code != "silent").collect();
+    let Some(first) = living.first() else {
+        return Some("every node is silent".to_owned());
+    };
+    let all = |codes: &[&str]| living.iter().all(|node| codes.contains(&node.code));
+    if all(&["paused"]) {
+        return Some(format!("every node is paused; node {}: {}", first.node_id, first.text));
+    }
+    if all(&["paused", "level", "drains"]) {
+        let asking = of("drains").len();
+        let drained = if asking > 0 { " but nodes that are drained" } else { "" };
+        return Some(format!("no node asks for {}{drained}", record.queue));
+    }
+    if all(&["paused", "level", "drains", "too_large"]) {
+        let most = standing.nodes.iter().map(|node| node.ceiling_bytes).max().unwrap_or(0);
+        let (need, most) = (size(record.need_bytes), size(most));
+        return Some(format!(
+            "no disk could ever hold it: it needs {need}, and the largest without its reserve has {most}"
+        ));
+    }
+    if all(&["paused", "level", "drains", "too_large", "no_room", "reserved"]) {
+        let best = standing
+            .nodes
+            .iter()
+            .filter(|node| nodes.iter().any(|why| why.node_id == node.node_id && why.code == "no_room"));
+        let best = best.max_by_key(|node| node.room_bytes)?;
+        let (need, room) = (size(record.need_bytes), size(best.room_bytes));
+        return Some(format!(
+            "no node has room for it: it needs {need}, and the most, on node {}, is {room}",
+            best.node_id
+        ));
+    }
+    None
+}
+
+/// Why one node does not have it.
+fn judge(node: &NodeStanding, job: JobId, record: &JobRecord, now: Millis, silent_after: Duration) -> NodeWhy {
+    let of = |code: &'static str, text: String| NodeWhy { node_id: node.node_id.clone(), code, text };
+    let beat = node.beat.as_ref();
+    let reserved = node.reserved.filter(|_| node.reserved_until.is_some_and(|until| until > now));
+    if is_silent(node, now, silent_after) {
+        return of("silent", format!("last heard of {}", from(node.heard_at, now)));
+    }
+    if let Some(paused) = beat.and_then(|beat| beat.paused.as_ref()) {
+        return of("paused", paused.clone());
+    }
+    if node.asked_at.is_some() && node.weight == 0 {
+        return of("drains", "its weight is 0".to_owned());
+    }
+    if node.asked_at.is_some() && !node.levels.iter().any(|level| level == record.queue.as_str()) {
+        return of("level", format!("asks for {} only", node.levels.join(", ")));
+    }
+    if node.asked_at.is_some() && record.need_bytes > node.ceiling_bytes {
+        let (need, ceiling) = (size(record.need_bytes), size(node.ceiling_bytes));
+        return of("too_large", format!("needs {need}, its disk without the reserve has {ceiling}"));
+    }
+    if !asks(node, now) {
+        let running = beat.map_or(0, |beat| beat.running.len());
+        let asked =
+            node.asked_at.map_or_else(|| "has never asked".to_owned(), |at| format!("last asked {}", from(at, now)));
+        let slots = beat.map_or(0, |beat| beat.slots);
+        return of("slots", format!("{running} of {slots} slots busy, {asked}"));
+    }
+    if let Some(other) = reserved {
+        return if other == job {
+            of("kept_for_it", "keeps its room for it".to_owned())
+        } else {
+            of("reserved", format!("keeps its room for job {other}, which is overdue"))
+        };
+    }
+    if record.need_bytes > node.room_bytes {
+        return of("no_room", format!("has room for {}, needs {}", size(node.room_bytes), size(record.need_bytes)));
+    }
+    if record.need_inodes > node.room_inodes {
+        return of("no_room", format!("has {} inodes, needs {}", node.room_inodes, record.need_inodes));
+    }
+    let asked = node.asked_at.map_or_else(String::new, |at| format!(", asked {}", from(at, now)));
+    match node.said.as_str() {
+        "yields" if node.yields_to.is_empty() => of("yields", format!("is ahead of its share{asked}")),
+        "yields" => of("yields", format!("is ahead of its share, lets node {} go first{asked}", node.yields_to)),
+        "hosts" => of("asks", format!("was told that hosts may not be asked now{asked}")),
+        "jobs" => of("asks", format!("was given others{asked}")),
+        _ => of("asks", format!("has room{asked}")),
+    }
+}

@@ -1,0 +1,235 @@
+//! What operators do with jobs and dead letters, and why a job waits, over HTTP.
+
+use longshore_core::{
+    Job, JobId, NodeId, Outcome, ReasonCode,
+    queue::{BatchLimit, ClaimRequest, Claimed, End, HostLimits, Lease, Level, Room},
+    report::Reason,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::server::{Server, beat, fixture, stored};
+
+impl Server {
+    /// Offers and admits a job of so many bytes.
+    async fn job(&self, host: &str, size_bytes: u64) -> Job {
+        let mut job: Job = serde_json::from_str(&fixture("job-v1.json")).unwrap();
+        job.id = JobId::fresh();
+        job.server_id = host.parse().unwrap();
+        job.queue = "level1".parse().unwrap();
+        job.content.as_mut().unwrap().size_bytes = size_bytes;
+        self.queue.offer(&job).await.unwrap();
+        self.queue.admit(&[level1()], 9).await.unwrap();
+        job
+    }
+
+    /// What a node gets that has so much room.
+    async fn claim(&self, node: &str, room_bytes: u64) -> Option<Lease> {
+        let (node_id, levels): (NodeId, _) = (node.parse().unwrap(), [level1()]);
+        let request = ClaimRequest {
+            node_id: &node_id,
+            request_id: uuid::Uuid::now_v7(),
+            levels: &levels,
+            room: Room { bytes: room_bytes, inodes: u64::MAX, ceiling_bytes: 1 << 40 },
+            weight: 100,
+            free_slots: 1,
+            lease: std::time::Duration::from_secs(60),
+            host: HostLimits { transfers: 2, starts_per_second: 0.0 },
+            batch: BatchLimit { jobs: 1, bytes: u64::MAX },
+        };
+        match self.queue.claim(&request).await.unwrap() {
+            Claimed::Jobs(mut leases) => leases.pop(),
+            Claimed::Nothing(_) => None,
+        }
+    }
+
+    async fn change(&self, action: &str, body: Value) -> Value {
+        let request = self.request(Method::POST, &format!("/api/v1/{action}")).json(&body);
+        self.json(request.header("x-longshore-operator", "alice@control"), 200).await
+    }
+
+    async fn why(&self, what: impl std::fmt::Display) -> Value {
+        self.get(&format!("/api/v1/why/{what}")).await
+    }
+}
+
+fn level1() -> Level {
+    Level::new("level1".parse().unwrap())
+}
+
+#[track_caller]
+fn says(why: &Value, wanted: &str) {
+    assert!(why["answer"].as_str().unwrap().contains(wanted), "{wanted:?} in {why:#}");
+}
+
+#[tokio::test]
+async fn a_change_is_previewed_and_done_to_what_was_seen_alone() {
+    let server = Server::start().await;
+    for host in ["a", "a", "b"] {
+        server.job(host, 1000).await;
+    }
+    let body = json!({"filter": {"server_id": "a"}, "preview": true});
+    let seen = server.change("jobs/hold", body).await;
+    assert_eq!((&seen["matched"], &seen["bytes"], &seen["changed"]), (&json!(2), &json!(2000), &json!(0)), "{seen}");
+    assert_eq!(seen["items"].as_array().unwrap().len(), 2);
+    assert_eq!(server.get("/api/v1/jobs?state=held").await["total"], 0, "a preview changes nothing");
+    // Admitted a moment later: not seen, not changed.
+    let until = seen["admitted_until"].as_i64().unwrap();
+    longshore_tests::wait_until("the clock goes on", std::time::Duration::from_secs(5), async || {
+        server.queue.now_micros().await.unwrap() / 1000 > until as u64
+    })
+    .await;
+    let late = server.job("a", 1000).await;
+    let body = json!({"filter": {"server_id": "a"}, "admitted_until": until, "why": "a test"});
+    assert_eq!(server.change("jobs/hold", body).await["changed"], 2);
+    let held = server.get("/api/v1/jobs?state=held&server_id=a").await;
+    assert_eq!((&held["total"], &held["bytes"]), (&json!(2), &json!(2000)));
+    let queues = server.get("/api/v1/queues").await;
+    let level = &queues["clusters"][0]["levels"][0];
+    assert_eq!((&level["held"], &level["ready"], &level["waiting"]), (&json!(2), &json!(2), &json!(4)), "{queues}");
+    let why = server.why(held["items"][0]["id"].as_str().unwrap()).await;
+    says(&why, "held by alice@control (127.0.0.1)");
+    says(&why, "a test");
+    let others = server.change("jobs/release", json!({"filter": {"jobs": late.id.to_string()}})).await;
+    assert_eq!((&others["matched"], &others["others"]), (&json!(0), &json!({"ready": 1})));
+    assert_eq!(server.change("jobs/release", json!({"all": true})).await["changed"], 2);
+    assert_eq!(server.get("/api/v1/jobs?state=ready").await["total"], 4);
+}
+
+#[tokio::test]
+async fn what_can_not_be_meant_is_refused_and_only_the_token_changes() {
+    let server = Server::start().await;
+    server.job("a", 1).await;
+    let post = |path: &str, body: Value| server.request(Method::POST, &format!("/api/v1/{path}")).json(&body);
+    for (path, body, status, wanted) in [
+        ("jobs/hold", json!({}), 422, "which jobs"),
+        ("jobs/hold", json!({"filter": {"state": "leased"}}), 422, "ready, delayed"),
+        ("jobs/hold", json!({"filter": {"state": "none"}}), 400, "no state"),
+        ("jobs/hold", json!({"all": true, "to": "level1"}), 422, "to:"),
+        ("jobs/move", json!({"all": true}), 422, "to:"),
+        ("jobs/move", json!({"all": true, "to": "level9"}), 422, "level1"),
+        ("jobs/cancel", json!({"filter": {"jobs": "x"}}), 400, "job's id"),
+        ("jobs/cancel", json!({"filter": {"host": "a"}}), 422, "host"),
+        ("jobs/cancel", json!({"filter": {"cluster": "none"}, "all": true}), 404, "none"),
+        ("jobs/melt", json!({"all": true}), 400, "melt"),
+    ] {
+        let problem = server.problem(post(path, body), status).await;
+        assert!(problem["detail"].as_str().unwrap().contains(wanted), "{wanted} in {problem}");
+    }
+    let cookie = format!("longshore={}", server.keys.cookie());
+    let page = server.bare(Method::POST, "/api/v1/jobs/cancel").header("cookie", cookie).json(&json!({"all": true}));
+    server.problem(page, 401).await;
+    assert_eq!(server.get("/api/v1/jobs").await["total"], 1);
+}
+
+#[tokio::test]
+async fn jobs_are_moved_requeued_and_cancelled_by_id_and_filter() {
+    let server = Server::start().await;
+    let small = server.job("a", 10).await;
+    server.job("b", 1 << 30).await;
+    let mut client = redis::Client::open(server.redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let () = redis::cmd("SADD").arg("longshore:queues").arg("level2").query_async(&mut client).await.unwrap();
+    let moved = server.change("jobs/move", json!({"filter": {"larger_than_bytes": 1000}, "to": "level2"})).await;
+    assert_eq!(moved["changed"], 1);
+    assert_eq!(server.get("/api/v1/jobs?queue=level2").await["total"], 1);
+    let lease = server.claim("5", 1 << 20).await.unwrap();
+    assert_eq!(lease.job.id, small.id);
+    // By the way, a transfer is not begun anew; by name it is.
+    assert_eq!(server.change("jobs/requeue", json!({"filter": {"server_id": "a"}})).await["matched"], 0);
+    let requeued = server.change("jobs/requeue", json!({"filter": {"jobs": small.id.to_string()}})).await;
+    assert_eq!(requeued["changed"], 1, "{requeued}");
+    let body = json!({"filter": {"type": "mysql"}, "why": "the disk was empty"});
+    assert_eq!(server.change("jobs/cancel", body).await["changed"], 2);
+    assert_eq!(server.get("/api/v1/jobs").await["total"], 0);
+    let why = server.why(small.id).await;
+    assert_eq!(why["state"], "cancelled");
+    says(&why, "on the way into the catalog");
+}
+
+#[tokio::test]
+async fn dead_letters_are_retried_and_dropped() {
+    let server = Server::start().await;
+    for host in ["a", "b"] {
+        server.job(host, 10).await;
+        let lease = server.claim("5", 1 << 20).await.unwrap();
+        let reason = Reason::new(ReasonCode::SourceMissing, "no such file");
+        let mut report = stored("1/mysql/1", std::time::Duration::ZERO);
+        (report.job, report.revision) = (lease.job.clone(), lease.revision);
+        (report.outcome, report.reason) = (Outcome::Failed, Some(reason));
+        server.queue.settle(&lease, &report, End::Bury).await.unwrap();
+    }
+    let letters = server.get("/api/v1/dead-letters").await;
+    let of_b = letters["items"][0]["id"].as_str().unwrap();
+    let why = server.why(of_b.strip_prefix("job:").unwrap()).await;
+    says(&why, "given up after 1 try: source_missing: no such file");
+    let preview = server.change("dead-letters/drop", json!({"filter": {"jobs": of_b}, "preview": true})).await;
+    assert_eq!((&preview["matched"], &preview["items"][0]["id"]), (&json!(1), &json!(of_b)));
+    assert_eq!(server.change("dead-letters/drop", json!({"filter": {"jobs": of_b}})).await["changed"], 1);
+    assert_eq!(server.change("dead-letters/retry", json!({"filter": {"server_id": "b"}})).await["matched"], 0);
+    assert_eq!(server.change("dead-letters/retry", json!({"filter": {"server_id": "a"}})).await["changed"], 1);
+    assert_eq!(server.get("/api/v1/dead-letters").await["total"], 0);
+    assert_eq!(server.get("/api/v1/jobs?state=ready").await["total"], 1);
+}
+
+#[tokio::test]
+async fn why_a_job_waits_is_one_sentence_and_the_facts() {
+    let server = Server::start().await;
+    let job = server.job("a", 1 << 30).await;
+    says(&server.why(job.id).await, "no node was ever heard of");
+    let beats = async |paused: Option<&str>| {
+        let mut beat = beat("5");
+        (beat.running, beat.paused) = (Vec::new(), paused.map(str::to_owned));
+        server.queue.beat(&beat).await.unwrap();
+    };
+    beats(None).await;
+    assert!(server.claim("5", 1 << 20).await.is_none());
+    let why = server.why(job.id).await;
+    says(&why, "no node has room for it: it needs 1.0 GiB, and the most, on node 5, is 1.0 MiB");
+    assert_eq!(why["nodes"][0]["code"], "no_room");
+    assert_eq!(why["instance"], "a/mysql/3306");
+    beats(Some("the disk is read-only")).await;
+    says(&server.why(job.id).await, "every node is paused; node 5: the disk is read-only");
+    beats(None).await;
+    // Closed, at its limit, failing.
+    let opens = longshore_core::Millis(longshore_core::Millis::now().0 + 3_630_000);
+    server.queue.close_host(&job.server_id, opens, "its window is 22:00-06:00").await.unwrap();
+    says(&server.why(job.id).await, "host a is closed, and opens in 1h: its window is 22:00-06:00");
+    server.queue.open_host(&job.server_id).await.unwrap();
+    let running = [server.job("a", 1).await, server.job("a", 1).await];
+    let leases = [server.claim("5", 1 << 40).await.unwrap(), server.claim("5", 1 << 40).await.unwrap()];
+    assert!(server.claim("5", 1 << 40).await.is_none());
+    let third = running.iter().chain([&job]).find(|job| leases.iter().all(|lease| lease.job.id != job.id)).unwrap();
+    says(&server.why(third.id).await, "host a has 2 transfers under way and may have no more at once");
+    let reason = Reason::new(ReasonCode::Unreachable, "no route to host");
+    let (first, longest) = (std::time::Duration::from_secs(630), std::time::Duration::from_secs(6300));
+    server.queue.host_failed(&leases[0], first, longest, &reason).await.unwrap();
+    says(&server.why(third.id).await, "host a failed 1 time in a row and is asked again in 10m");
+    let resting = &server.get("/api/v1/queues").await["clusters"][0]["resting"][0];
+    assert_eq!((&resting["server_id"], &resting["reason_code"]), (&json!("a"), &json!("unreachable")));
+    // Under way, to be tried again, and over.
+    says(&server.why(leases[1].job.id).await, "Node 5 has had it for");
+    server.queue.retry_later(&leases[1], first, &reason).await.unwrap();
+    let delayed = server.why(leases[1].job.id).await;
+    says(&delayed, "is tried again in 10m");
+    says(&delayed, "it was tried 1 time: unreachable: no route to host");
+    let backup = stored("111111/mysql/3306", std::time::Duration::from_secs(600));
+    server.index(std::slice::from_ref(&backup)).await;
+    says(&server.why(backup.job.id).await, "It was stored on node 5");
+    server.problem(server.request(Method::GET, &format!("/api/v1/why/{}", JobId::fresh())), 404).await;
+    server.problem(server.request(Method::GET, "/api/v1/why/x"), 400).await;
+}
+
+#[tokio::test]
+async fn why_of_an_instance_tells_of_its_jobs_or_its_last_backup() {
+    let server = Server::start().await;
+    server.index(&[stored("111111/mysql/3306", std::time::Duration::from_secs(600))]).await;
+    let why = server.why("111111/mysql/3306").await;
+    says(&why, "It is protected: its last good backup is of 10m ago");
+    says(&why, "nothing of it is queued");
+    let job = server.job("111111", 10).await;
+    let why = server.why("111111/mysql/3306").await;
+    says(&why, "one job of it is queued");
+    assert_eq!(why["jobs"][0]["job"], job.id.to_string());
+    let unknown = server.request(Method::GET, "/api/v1/why/111111/mysql/3360");
+    assert_eq!(server.problem(unknown, 404).await["nearest"], json!(["111111/mysql/3306"]));
+}
