@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use longshore_core::exit::Exit;
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{
+    Method, StatusCode, Url,
+    header::{HeaderName, HeaderValue},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -11,6 +14,9 @@ use crate::failure::Failure;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(130);
+
+/// Who asks: the dashboard writes it beside what is changed.
+const OPERATOR: HeaderName = HeaderName::from_static("x-longshore-operator");
 
 /// The dashboard.
 #[derive(Debug, Clone)]
@@ -48,6 +54,7 @@ impl Client {
             return Err(wrong(&"neither http nor https"));
         }
         let http = reqwest::Client::builder()
+            .default_headers(operator().map(|name| (OPERATOR, name)).into_iter().collect())
             .connect_timeout(CONNECT_WITHIN)
             .timeout(ANSWER_WITHIN)
             .build()
@@ -138,6 +145,13 @@ impl Client {
         }
         failure
     }
+}
+
+/// `alice@control`, as far as it is known.
+fn operator() -> Option<HeaderValue> {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    HeaderValue::from_str(&format!("{}@{}", user?, machine.trim())).ok()
 }
 
 /// A value read into what a command shows; a server of another version may give what can't be read.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use longshore_core::{InstanceKey, config::ConfigArgs};
 
-pub(crate) use self::queue::{DeadList, QueueCommand};
+pub(crate) use self::queue::{Change, DeadCommand, DeadList, JobFilter, QueueCommand};
 use crate::restore::at::At;
 
 /// See what is protected and what waits, and get a backup back.
@@ -23,6 +23,7 @@ use crate::restore::at::At;
   longshore status
   longshore backups list --server-id 111111 --outcome failed
   longshore instances list --late
+  longshore why 111111/mysql/3306
   longshore restore plan 111111/mysql/3306 --at '2026-11-20 03:00'
   longshore restore run 111111/mysql/3306 --at '2h ago' --to /restore --script mysql-restore
 
@@ -81,9 +82,20 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<NodesCommand>,
     },
+    /// Why a job is not stored yet, or what became of it; of an instance: its waiting jobs, or its last backup
+    #[command(after_help = "Examples:
+  longshore why 01a1f6e5-8780-7a3c-8f21-3f0e6b1c9d77
+  longshore why 111111/mysql/3306")]
+    Why {
+        /// A job's id, or SERVER/TYPE/INSTANCE
+        #[arg(value_name = "JOB|INSTANCE")]
+        what: String,
+    },
     /// Queues: what waits, for how long and why, and what operators do with it
     #[command(after_help = "Examples:
   longshore queue
+  longshore queue watch
+  longshore queue hold --queue level3 --larger-than 100GiB
   longshore queue dead")]
     Queue {
         /// Which.

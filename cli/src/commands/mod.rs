@@ -7,6 +7,7 @@ mod queue;
 mod registry;
 mod report;
 mod status;
+mod why;
 
 use clap::CommandFactory as _;
 use longshore_core::exit::Exit;
@@ -55,10 +56,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Nodes { command } => match command.unwrap_or(NodesCommand::List) {
             NodesCommand::List => nodes::list(&context).await,
         },
-        Command::Queue { command } => match command.unwrap_or(QueueCommand::List) {
-            QueueCommand::List => queue::list(&context).await,
-            QueueCommand::Dead(list) => queue::dead(&context, list).await,
-        },
+        Command::Why { what } => why::run(&context, &what).await,
+        Command::Queue { command } => queue::run(&context, command.unwrap_or(QueueCommand::List)).await,
         Command::Registry { command } => registry::run(&context, command).await,
         Command::Restore { command } => Box::pin(restore::run(&context, command)).await,
         Command::Report { command } => report::run(&context, command).await,

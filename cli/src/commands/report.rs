@@ -6,7 +6,7 @@ use longshore_core::{
     Millis, QueueName,
     config::RedisConfig,
     exit::Exit,
-    queue::Queue,
+    queue::{Queue, QueueDepth},
     redis_link::{LinkError, RedisLink},
 };
 use reqwest::Method;
@@ -54,7 +54,7 @@ async fn waiting(config: &RedisConfig, levels: Vec<QueueName>) -> Result<u64, Li
     let queue = Queue::new(RedisLink::new(config));
     let levels = if levels.is_empty() { queue.queue_names().await? } else { levels };
     let depths = queue.depths(&levels).await?;
-    Ok(depths.iter().map(|depth| depth.inbox + depth.ready + depth.delayed).sum())
+    Ok(depths.iter().map(QueueDepth::waiting).sum())
 }
 
 async fn disk(context: &Context, node: &str, path: &Path) -> Result<Exit, Failure> {

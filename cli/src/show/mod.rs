@@ -15,6 +15,11 @@ pub(crate) fn json(value: &Value) -> Result<(), Failure> {
     lines(&text)
 }
 
+/// Prints `value` for programs that read one value a line.
+pub(crate) fn line(value: &Value) -> Result<(), Failure> {
+    lines(&value.to_string())
+}
+
 /// Prints text, with a newline where it has none.
 pub(crate) fn lines(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
@@ -27,7 +32,12 @@ pub(crate) fn lines(text: &str) -> Result<(), Failure> {
 
 /// Prints a table as wide as the terminal; where there is none, nothing is cut unless COLUMNS says how wide.
 pub(crate) fn table(table: &table::Table) -> Result<(), Failure> {
-    lines(&table.render(width()))
+    lines(&rendered(table))
+}
+
+/// A table as text, as wide as the terminal.
+pub(crate) fn rendered(table: &table::Table) -> String {
+    table.render(width())
 }
 
 fn width() -> Option<usize> {
@@ -41,12 +51,15 @@ fn width() -> Option<usize> {
 /// Prints names and values, one a line. What a host wrote may have several lines; control characters are not passed on.
 pub(crate) fn fields(fields: &[(&str, String)]) -> Result<(), Failure> {
     let widest = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let clean = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
     let mut text = String::new();
     for (name, value) in fields {
-        let value: String = value.chars().map(clean).collect();
-        let value = value.replace('\n', &format!("\n{:widest$}  ", ""));
+        let value = plain(value).replace('\n', &format!("\n{:widest$}  ", ""));
         text.push_str(&format!("{name:widest$}  {value}\n"));
     }
     lines(&text)
+}
+
+/// Without control characters but newlines: a terminal obeys nobody's error text.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }

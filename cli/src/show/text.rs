@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 use longshore_core::Millis;
-pub use longshore_core::text::{ago, size, span};
+pub use longshore_core::text::{ago, count, size, span};
 
 /// `2026-11-20 03:00:05`, in the local zone, for tables whose head names the zone.
 pub fn local(at: Millis) -> String {

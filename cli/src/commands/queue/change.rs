@@ -1,0 +1,169 @@
+//! `longshore queue cancel|hold|release|move|requeue`, and the way of asking that dead letters share: show first, then ask, then do,
+//! and only to what was there to be shown.
+
+use std::{collections::BTreeMap, io::IsTerminal as _};
+
+use console::Term;
+use longshore_core::{QueueName, exit::Exit};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::jobs::{Job, table};
+use crate::{
+    arguments::Change,
+    client,
+    commands::Context,
+    failure::Failure,
+    show::{self, text},
+};
+
+/// What a change did, or would do.
+#[derive(Debug, Deserialize)]
+struct Changed {
+    matched: u64,
+    #[serde(default)]
+    bytes: u64,
+    changed: u64,
+    more: bool,
+    #[serde(default)]
+    others: BTreeMap<String, u64>,
+    left: Vec<Left>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Left {
+    job: String,
+    why: String,
+}
+
+pub(super) async fn run(
+    context: &Context,
+    action: &str,
+    change: &Change,
+    to: Option<&QueueName>,
+) -> Result<Exit, Failure> {
+    let preview = |value: &Value| {
+        let items: Vec<Job> = client::read(value["items"].clone())?;
+        show::table(&table(&items))
+    };
+    let doing = Doing { context, kind: "jobs", what: "job", action, change, to };
+    doing.run(preview).await
+}
+
+/// One change, from its preview to its end.
+pub(super) struct Doing<'a> {
+    pub(super) context: &'a Context,
+    /// In the address.
+    pub(super) kind: &'a str,
+    /// In sentences: `job`.
+    pub(super) what: &'a str,
+    pub(super) action: &'a str,
+    pub(super) change: &'a Change,
+    pub(super) to: Option<&'a QueueName>,
+}
+
+impl Doing<'_> {
+    /// Exit code 1 when nothing was there to change, or something was left alone.
+    pub(super) async fn run(&self, preview: impl Fn(&Value) -> Result<(), Failure>) -> Result<Exit, Failure> {
+        let Change { filter, all, why, dry_run, yes } = self.change;
+        if filter.query().iter().all(|(name, _)| *name == "cluster") && !all {
+            let (action, what) = (self.action, self.what);
+            return Err(Failure::usage(format!("{action} which {what}s? give ids, a filter such as --host, or --all")));
+        }
+        let mut body = json!({"filter": filter.body(), "all": all, "why": why, "to": self.to, "preview": true});
+        let seen = self.send(&body).await?;
+        let plan: Changed = client::read(seen.clone())?;
+        if *dry_run && self.context.json {
+            show::json(&seen)?;
+            return Ok(Exit::Done);
+        }
+        if plan.matched == 0 {
+            return self.nothing(&seen, &plan);
+        }
+        if !self.context.json {
+            preview(&seen)?;
+            show::lines(&self.summary(&plan))?;
+        }
+        if *dry_run {
+            return Ok(Exit::Done);
+        }
+        if !yes && !self.confirmed()? {
+            show::lines("nothing was changed")?;
+            return Ok(Exit::FoundWrong);
+        }
+        body["preview"] = false.into();
+        body["admitted_until"] = seen["admitted_until"].clone();
+        let (mut changed, mut left) = (0, Vec::new());
+        loop {
+            let done: Changed = client::read(self.send(&body).await?)?;
+            changed += done.changed;
+            left.extend(done.left);
+            // What is left alone would be found again and again.
+            if !done.more || done.changed == 0 {
+                break;
+            }
+        }
+        self.tell(changed, &left)
+    }
+
+    async fn send(&self, body: &Value) -> Result<Value, Failure> {
+        self.context.client.send_json(Method::POST, &["api", "v1", self.kind, self.action], body).await
+    }
+
+    /// `move 37 jobs, 1.2 GiB, to level1`.
+    fn summary(&self, plan: &Changed) -> String {
+        let mut text = format!("{} {}", self.action, text::count(plan.matched, self.what));
+        if plan.bytes > 0 {
+            text.push_str(&format!(", {}", text::size(plan.bytes)));
+        }
+        if let Some(to) = self.to {
+            text.push_str(&format!(", to {to}"));
+        }
+        if !plan.others.is_empty() {
+            text.push_str(&format!(" (left alone: {})", others(plan)));
+        }
+        text
+    }
+
+    fn nothing(&self, seen: &Value, plan: &Changed) -> Result<Exit, Failure> {
+        if self.context.json {
+            show::json(seen)?;
+        } else if plan.others.is_empty() {
+            show::lines(&format!("no {} to {} passes these filters", self.what, self.action))?;
+        } else {
+            show::lines(&format!("nothing to {}: {}", self.action, others(plan)))?;
+        }
+        Ok(Exit::FoundWrong)
+    }
+
+    fn confirmed(&self) -> Result<bool, Failure> {
+        if self.context.json || !std::io::stdin().is_terminal() || !Term::stderr().is_term() {
+            return Err(Failure::usage(format!("there is no terminal to ask on; --yes says to {} them", self.action)));
+        }
+        let term = Term::stderr();
+        term.write_str("go on? [y/N] ")?;
+        let answer = term.read_line()?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    fn tell(&self, changed: u64, left: &[Left]) -> Result<Exit, Failure> {
+        let exit = if left.is_empty() { Exit::Done } else { Exit::FoundWrong };
+        if self.context.json {
+            let left: Vec<Value> = left.iter().map(|left| json!({"job": left.job, "why": left.why})).collect();
+            show::json(&json!({"changed": changed, "left": left}))?;
+            return Ok(exit);
+        }
+        show::lines(&format!("{}: {}", self.action, text::count(changed, self.what)))?;
+        for Left { job, why } in left.iter().take(20) {
+            show::lines(&format!("left alone: {job}: {why}"))?;
+        }
+        Ok(exit)
+    }
+}
+
+/// `3 leased, 1 held`.
+fn others(plan: &Changed) -> String {
+    let parts: Vec<String> = plan.others.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    parts.join(", ")
+}
