@@ -44,6 +44,23 @@ impl Cluster {
         }
     }
 
+    /// Pushes and admits these jobs of one level, whatever its rule.
+    pub(crate) async fn admit_to(&self, level: &Level, jobs: &[Job]) {
+        let mut pipe = redis::pipe();
+        for job in jobs {
+            pipe.cmd("LPUSH").arg(level.name.as_str()).arg(serde_json::to_vec(job).unwrap()).ignore();
+        }
+        let () = pipe.query(&mut self.redis.connection()).unwrap();
+        let admitted = self.queue.admit(std::slice::from_ref(level), jobs.len()).await.unwrap();
+        assert_eq!(admitted.jobs, jobs.len() as u64);
+    }
+
+    /// A command to Redis, to look or to play a clock.
+    pub(crate) fn redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]).query(&mut self.redis.connection()).unwrap()
+    }
+
     pub(crate) async fn claim(&self, node: &str, queues: &[&str], room_bytes: u64) -> Claimed {
         self.claim_limited(node, queues, room_bytes, 1000).await
     }

@@ -17,7 +17,7 @@
 -- bounded, and what a search finds in its way (a busy host) is put aside once, not passed again by the next claim.
 --
 -- NODE keeps what was asked and answered: `asked`, `asking` (0 without a free slot left), `room`, `inodes`, `ceiling`, `weight`,
--- `free`, `levels`, `said`, `yields_to`, `request`, `jobs`; the node's `pace` and `mean`, `turn`; and a reservation:
+-- `free`, `levels`, `said`, `yields_to`, `request`, `jobs`; the node's `pace` and `largest` job lately, `turn`; and a reservation:
 -- `reserved` (a job), `reserved_until`. PACE has the nodes that asked lately by their pace: bytes given / weight.
 --
 -- Its parts are in claim/: ask, share (weights), choose (levels, fit, hosts), overdue (promises, reservations), take.
@@ -90,8 +90,9 @@ if weight == 0 then
   return nothing('yields')
 end
 run_timers()
-if tonumber(me[3] or 0) < now - BACK then
-  come_back()
+local away, old_weight = tonumber(me[3] or 0) < now - BACK, tonumber(me[9] or 0)
+if away or old_weight ~= weight then
+  take_up(away or old_weight == 0, old_weight)
 end
 waiting = behind()
 local reply = take_reserved()

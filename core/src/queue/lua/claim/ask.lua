@@ -6,8 +6,9 @@ local free_slots, transfers, batch_jobs = tonumber(ARGV[7]), ARGV[9], tonumber(A
 local levels = (#ARGV - 13) / 2
 local now = now_micros()
 
-local me = call('HMGET', node_key(node), 'request', 'jobs', 'asked', 'pace', 'mean', 'turn', 'reserved', 'reserved_until')
-local pace, mean, turn = tonumber(me[4] or 0), tonumber(me[5] or 0), tonumber(me[6] or 0)
+local me = call('HMGET', node_key(node), 'request', 'jobs', 'asked', 'pace', 'largest', 'turn', 'reserved', 'reserved_until',
+  'weight')
+local pace, largest, turn = tonumber(me[4] or 0), tonumber(me[5] or 0), tonumber(me[6] or 0)
 
 local function needs(need)
   local bytes, files = need:match('^(%d+):(%d+)$')
@@ -26,7 +27,7 @@ local function remember(said, asking, ...)
 end
 
 local function nothing(said, yields_to)
-  remember(said, weight > 0, 'room', ARGV[3], 'inodes', ARGV[4], 'free', ARGV[7], 'yields_to', yields_to or '')
+  remember(said, weight > 0 and said ~= 'reserved', 'room', ARGV[3], 'inodes', ARGV[4], 'free', ARGV[7], 'yields_to', yields_to or '')
   return {said}
 end
 

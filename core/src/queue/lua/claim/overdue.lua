@@ -31,6 +31,9 @@ local function reserve(level, job, bytes, files)
   local best, most
   for _, name in ipairs(call('ZRANGE', PACE, 0, -1)) do
     local other = call('HMGET', node_key(name), 'asked', 'ceiling', 'room', 'levels', 'reserved_until', 'inodes')
+    if name == node then
+      other = {now, ARGV[5], ARGV[3], ARGV[13], me[8], ARGV[4]}
+    end
     if tonumber(other[1] or 0) > now - GONE and tonumber(other[2]) >= bytes
       and other[4]:find('/' .. level.queue .. '/', 1, true) then
       if tonumber(other[3]) >= bytes and tonumber(other[6]) >= files then

@@ -1,20 +1,23 @@
 -- Part of claim.lua: weights. A node's pace is the bytes it was given / its weight; those with a lower one are behind it.
 
 local PACE = P .. 'pace'
--- A node may be ahead of another by so many jobs of mean size: fewer would cost more yielding than they gain in evenness.
-local AHEAD_JOBS = 16
+-- A node may be ahead of another by so many of the largest jobs it was given lately, and forgets a large one by so much with
+-- each further one: less would cost more yielding than it gains in evenness.
+local AHEAD_JOBS, FORGOTTEN = 2, 1 / 64
 -- Who asked within this waits for a job now; who did not ask for the second is taken up at the others' pace when it comes
 -- back; who did not for the third is none of the others.
 local ASKING, BACK, GONE = 1000000, 2000000, 60000000
 -- Nodes behind that are looked at.
 local MOST_BEHIND = 16
--- A node that was away, or new, starts at the lowest pace of those who are there: it is owed nothing for that time.
-local function come_back()
-  local nodes, lowest = call('ZRANGE', PACE, 0, MOST_BEHIND - 1, 'WITHSCORES'), nil
+-- A node that was away, or drained, or is new, starts at the lowest pace of those who are there: it is owed nothing for that
+-- time. One whose weight has changed keeps its lead over them in bytes.
+local function take_up(away, old_weight)
+  local nodes = call('ZRANGE', PACE, 0, MOST_BEHIND - 1, 'WITHSCORES')
   for i = 1, #nodes, 2 do
     local asked = nodes[i] ~= node and tonumber(call('HGET', node_key(nodes[i]), 'asked') or 0)
     if asked and asked > now - BACK then
-      pace = math.max(pace, tonumber(nodes[i + 1]))
+      local lowest = tonumber(nodes[i + 1])
+      pace = away and math.max(pace, lowest) or lowest + (pace - lowest) * old_weight / weight
       break
     end
   end
@@ -24,7 +27,7 @@ end
 -- Nodes behind this one's share that wait for a job now: their levels and their room.
 local function behind()
   local found = {}
-  local line = pace - AHEAD_JOBS * mean / weight
+  local line = pace - AHEAD_JOBS * largest / weight
   if line <= 0 then
     return found
   end

@@ -69,11 +69,11 @@ local function take(chosen)
   else
     call('HSET', host_key(chosen.host), 'active', active, 'active/' .. chosen.module, of_module)
   end
-  mean = mean == 0 and bytes / given or mean + (bytes / given - mean) / 32
+  largest = math.max(bytes, largest * (1 - FORGOTTEN))
   pace = pace + bytes / weight
   call('ZADD', PACE, digits(pace), node)
   remember('jobs', free_slots > 1, 'room', digits(math.max(tonumber(ARGV[3]) - bytes, 0)),
-    'inodes', digits(math.max(tonumber(ARGV[4]) - files, 0)), 'free', digits(free_slots - 1), 'mean', digits(mean),
+    'inodes', digits(math.max(tonumber(ARGV[4]) - files, 0)), 'free', digits(free_slots - 1), 'largest', digits(largest),
     'request', request, 'jobs', table.concat(ids, ' '))
   return reply
 end

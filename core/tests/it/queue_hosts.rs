@@ -1,0 +1,189 @@
+//! A host is not trampled, and one that can't be asked holds nobody up.
+
+use std::time::Duration;
+
+use longshore_core::{
+    Job, Millis, ReasonCode,
+    queue::{ClaimRequest, Claimed, Held, HostLimits, HostOverrides, Idle, Lease, Level, Queue},
+    report::Reason,
+};
+use longshore_tests::wait_until;
+
+use crate::cluster::{Cluster, LEASE, idle, job, leased, levels, node_id, question, server_id};
+
+const NO_LIMITS: HostLimits = HostLimits { transfers: 1000, starts_per_second: 0.0 };
+const FIRST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(150);
+
+fn level() -> Level {
+    Level::new("level1".parse().unwrap())
+}
+
+async fn claim(queue: &Queue, host: HostLimits) -> Claimed {
+    let (node, levels) = (node_id("1"), levels(&["level1"]));
+    queue.claim(&ClaimRequest { host, ..question(&node, &levels) }).await.unwrap()
+}
+
+async fn lease(cluster: &Cluster) -> Lease {
+    leased(claim(&cluster.queue, NO_LIMITS).await)
+}
+
+fn refused() -> Reason {
+    Reason::new(ReasonCode::Unreachable, "connection refused")
+}
+
+async fn host_fails(cluster: &Cluster, lease: &Lease) -> Held {
+    cluster.queue.host_failed(lease, FIRST, LONGEST, &refused()).await.unwrap()
+}
+
+/// The time of a host's rest is over.
+fn rested(cluster: &Cluster, host: &str) {
+    cluster.redis::<()>(&["HSET", &format!("longshore:host:{host}"), "rests_until", "1"]);
+    cluster.redis::<()>(&["ZADD", "longshore:timers", "1", &format!("host:{host}")]);
+}
+
+fn of_module(host: &str, module: &str) -> Job {
+    let mut job = job("level1", host, 1);
+    job.source.as_mut().unwrap().module = module.parse().unwrap();
+    job
+}
+
+#[tokio::test]
+async fn a_host_and_a_module_may_have_limits_of_their_own() {
+    let cluster = Cluster::start();
+    let jobs: Vec<Job> = (0..6).map(|n| of_module("a", if n < 4 { "one" } else { "two" })).collect();
+    cluster.admit_to(&level(), &jobs).await;
+    let limits = |transfers, one| HostOverrides {
+        transfers,
+        modules: [("one".parse().unwrap(), one)].into_iter().collect(),
+        ..HostOverrides::default()
+    };
+    cluster.queue.limit_host(&server_id("a"), &limits(Some(3), 2)).await.unwrap();
+    let two = HostLimits { transfers: 1, starts_per_second: 0.0 };
+    for expected in [0, 1, 4] {
+        assert_eq!(leased(claim(&cluster.queue, two).await).job.id, jobs[expected].id);
+    }
+    assert_eq!(idle(claim(&cluster.queue, two).await), Idle::HostsBusy);
+    // Raised, it is asked for more at once; set to nothing, the node's own limit counts again.
+    cluster.queue.limit_host(&server_id("a"), &limits(Some(4), 3)).await.unwrap();
+    let last = leased(claim(&cluster.queue, two).await);
+    assert_eq!(last.job.id, jobs[2].id);
+    cluster.queue.limit_host(&server_id("a"), &HostOverrides::default()).await.unwrap();
+    cluster.store(&last).await;
+    assert_eq!(idle(claim(&cluster.queue, two).await), Idle::HostsBusy);
+}
+
+#[tokio::test]
+async fn a_host_is_not_asked_more_often_than_so_many_times_a_second() {
+    let cluster = Cluster::start();
+    cluster.admit_to(&level(), &[job("level1", "a", 1), job("level1", "a", 1), job("level1", "b", 1)]).await;
+    let slow = HostLimits { transfers: 1000, starts_per_second: 0.5 };
+    let first = leased(claim(&cluster.queue, slow).await);
+    assert_eq!(leased(claim(&cluster.queue, slow).await).job.server_id.as_str(), "b");
+    assert_eq!(idle(claim(&cluster.queue, slow).await), Idle::HostsBusy);
+    // Also not when its transfer has ended.
+    cluster.store(&first).await;
+    let mut second = None;
+    wait_until("the host may be asked again", Duration::from_secs(20), async || {
+        second = match claim(&cluster.queue, slow).await {
+            Claimed::Jobs(mut leases) => leases.pop(),
+            Claimed::Nothing(_) => None,
+        };
+        second.is_some()
+    })
+    .await;
+    let gap = second.unwrap().revision - first.revision;
+    assert!(gap >= 2_000_000, "asked again after {gap} microseconds");
+}
+
+#[tokio::test]
+async fn a_host_that_fails_rests_longer_each_time_and_its_jobs_lose_no_attempt() {
+    let cluster = Cluster::start();
+    let jobs = [job("level1", "a", 1), job("level1", "a", 1), job("level1", "b", 1)];
+    cluster.admit_to(&level(), &jobs).await;
+    let (one, two) = (lease(&cluster).await, lease(&cluster).await);
+    // Two side by side, and one answer lost: it failed once.
+    assert_eq!(host_fails(&cluster, &one).await, Held::Yours);
+    assert_eq!(host_fails(&cluster, &one).await, Held::Yours);
+    assert_eq!(host_fails(&cluster, &two).await, Held::Yours);
+    let state = |field| cluster.redis::<Option<u64>>(&["HGET", "longshore:host:a", field]);
+    assert_eq!(state("failures"), Some(1));
+    // Nobody waits for it.
+    assert_eq!(lease(&cluster).await.job.id, jobs[2].id);
+    assert_eq!(idle(claim(&cluster.queue, NO_LIMITS).await), Idle::HostsBusy);
+    assert_eq!(cluster.queue.depths(&[jobs[0].queue.clone()]).await.unwrap()[0].ready, 2);
+    let since = state("failing_since").unwrap();
+    let mut rests = vec![state("rests_until").unwrap() - since];
+    for failures in 2..=4 {
+        rested(&cluster, "a");
+        // One finds out; the others' slots are not spent on it.
+        let probe = lease(&cluster).await;
+        assert_eq!((probe.job.id, probe.attempts), (jobs[0].id, 1));
+        assert_eq!(idle(claim(&cluster.queue, NO_LIMITS).await), Idle::HostsBusy);
+        assert_eq!(host_fails(&cluster, &probe).await, Held::Yours);
+        assert_eq!(state("failures"), Some(failures));
+        let claimed = probe.revision;
+        rests.push(state("rests_until").unwrap() - claimed);
+    }
+    for (rest, at_least) in rests.iter().zip([60_000_000, 120_000_000, 150_000_000, 150_000_000]) {
+        assert!((at_least..at_least + 10_000_000).contains(rest), "{rests:?}");
+    }
+    assert_eq!(state("failing_since"), Some(since));
+    assert_eq!(cluster.redis::<Vec<String>>(&["ZRANGE", "longshore:failing", "0", "-1"]), ["a"]);
+    // A stored job ends it.
+    rested(&cluster, "a");
+    cluster.store(&lease(&cluster).await).await;
+    assert_eq!((state("failures"), state("rests_until")), (None, None));
+    assert_eq!(cluster.redis::<u64>(&["ZCARD", "longshore:failing"]), 0);
+    lease(&cluster).await;
+}
+
+#[tokio::test]
+async fn a_stale_holder_can_not_make_a_host_rest() {
+    let cluster = Cluster::start();
+    cluster.admit_to(&level(), &[job("level1", "a", 1)]).await;
+    let stale = lease(&cluster).await;
+    cluster.redis::<()>(&["ZADD", "longshore:leases", "1", &stale.job.id.to_string()]);
+    cluster.queue.reap_silent(10, Duration::ZERO).await.unwrap();
+    let fresh = lease(&cluster).await;
+    assert_eq!(host_fails(&cluster, &stale).await, Held::Lost);
+    assert_eq!(cluster.queue.renew(&fresh, LEASE).await.unwrap(), Held::Yours);
+    assert_eq!(cluster.redis::<Option<u64>>(&["HGET", "longshore:host:a", "failures"]), None);
+}
+
+#[tokio::test]
+async fn a_closed_host_gives_only_urgent_jobs_until_it_opens() {
+    let cluster = Cluster::start();
+    let urgent = Level { urgent: true, ..Level::new("urgent".parse().unwrap()) };
+    let jobs = [job("level1", "a", 1), job("level1", "a", 1), job("urgent", "a", 1)];
+    cluster.admit_to(&level(), &jobs[..2]).await;
+    let host = server_id("a");
+    let tomorrow = Millis(Millis::now().0 + 86_400_000);
+    for _ in 0..2 {
+        cluster.queue.close_host(&host, tomorrow, "only at night").await.unwrap();
+    }
+    assert_eq!(idle(claim(&cluster.queue, NO_LIMITS).await), Idle::HostsBusy);
+    cluster.admit_to(&urgent, &jobs[2..]).await;
+    let (node, levels) = (node_id("1"), [level(), urgent]);
+    let both = || question(&node, &levels);
+    assert_eq!(leased(cluster.queue.claim(&both()).await.unwrap()).job.id, jobs[2].id);
+    assert_eq!(idle(cluster.queue.claim(&both()).await.unwrap()), Idle::HostsBusy);
+    cluster.queue.open_host(&host).await.unwrap();
+    assert_eq!(leased(cluster.queue.claim(&both()).await.unwrap()).job.id, jobs[0].id);
+
+    // A window's end needs nobody to say so.
+    let soon = Millis(i64::try_from(cluster.queue.now_micros().await.unwrap() / 1000).unwrap() + 1000);
+    cluster.queue.close_host(&host, soon, "only at night").await.unwrap();
+    assert_eq!(idle(claim(&cluster.queue, NO_LIMITS).await), Idle::HostsBusy);
+    let mut last = None;
+    wait_until("the window opens", Duration::from_secs(20), async || {
+        last = match claim(&cluster.queue, NO_LIMITS).await {
+            Claimed::Jobs(mut leases) => leases.pop(),
+            Claimed::Nothing(_) => None,
+        };
+        last.is_some()
+    })
+    .await;
+    let last = last.unwrap();
+    assert!(last.job.id == jobs[1].id && last.revision / 1000 >= u64::try_from(soon.0).unwrap());
+}
