@@ -21,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
+    bandwidth::share,
     fetch::Progress,
     node::Node,
     policy::Effective,
@@ -56,7 +57,9 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
     // Started, whether or not the queue can be reached yet: that is what its heartbeat and its health are for.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     node.policy.look(&node.queue, |error| node.policy_is_unreadable(error)).await;
+    node.bandwidth.set_caps(node.policy.now().caps.clone());
     let follows = tokio::spawn(follow_policy(Arc::clone(&node), beside.clone()));
+    let limits = tokio::spawn(keep_limits(Arc::clone(&node), beside.clone()));
     let beats = tokio::spawn(beat(Arc::clone(&node), beside.clone()));
     if alive(shutdown, Box::pin(recover(&node))).await.is_some() {
         let sweeps = tokio::spawn(sweep(Arc::clone(&node), beside.clone()));
@@ -66,12 +69,29 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
     }
     beside.cancel();
-    let _ = tokio::join!(beats, follows);
+    let _ = tokio::join!(beats, follows, limits);
 }
 
 /// Keeps what operators set in force.
 async fn follow_policy(node: Arc<Node>, end: CancellationToken) {
     node.policy.follow(&node.queue, |error| node.policy_is_unreadable(error), end).await;
+}
+
+/// Keeps the policy's limits in force, and this node's share of the cluster's.
+async fn keep_limits(node: Arc<Node>, end: CancellationToken) {
+    let mut changes = node.policy.changes();
+    let follow = async {
+        while changes.changed().await.is_ok() {
+            node.bandwidth.set_caps(changes.borrow_and_update().caps.clone());
+        }
+    };
+    let weight = || node.policy.now().weight;
+    let shares = share::keep(&node.bandwidth, &node.queue, &node.settings.node_id, weight);
+    tokio::select! {
+        () = follow => {}
+        () = shares => {}
+        () = end.cancelled() => {}
+    }
 }
 
 async fn recover(node: &Arc<Node>) {

@@ -3,13 +3,16 @@
 //! other user of the machine sees it.
 
 use std::{
+    fs::File,
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
+    os::fd::AsFd,
     thread,
 };
 
 use super::connect;
 
+const BUFFER_BYTES: usize = 64 << 10;
 /// The hidden subcommand.
 pub const RELAY: &str = "relay";
 /// The variable that holds `USER:TOKEN@ADDRESS`.
@@ -31,15 +34,29 @@ pub fn run(host: &str, port: u16) -> io::Result<()> {
     if !answer.starts_with("HTTP/1.0 200") {
         return Err(io::Error::other(answer));
     }
+    // The bare descriptors: what the standard library has for them keeps bytes back until a line ends.
+    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut sending = stream.try_clone()?;
     // Ends with the process: ssh closes its end only after it has read ours.
     thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut sending);
+        let _ = carry(&mut input, &mut sending);
         let _ = sending.shutdown(Shutdown::Write);
     });
-    let mut out = io::stdout().lock();
-    io::copy(&mut stream, &mut out)?;
-    out.flush()
+    carry(&mut stream, &mut output)
+}
+
+/// Not the standard library's copy: it splices, and the kernel then keeps a short packet back, waiting for more to send with it.
+fn carry(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(bytes) => to.write_all(&buffer[..bytes])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The first line of the proxy's answer, which is read to the end of its head and not a byte further.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use longshore_core::{Job, config::ConfigArgs, report::Transfer, report::Verified};
+use longshore_core::{Job, Outcome, Policy, config::ConfigArgs, report::Transfer, report::Verified};
 use longshore_puller::{
     bandwidth::{Bandwidth, Caps, share},
     carrier::{Carrier, Turn},
@@ -16,6 +16,7 @@ use longshore_puller::{
     store::Store,
 };
 use longshore_tests::wait_until;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, SOON, bytes};
@@ -112,14 +113,25 @@ async fn a_changed_limit_holds_for_a_running_transfer() {
 async fn transfers_of_one_class_get_equal_shares() {
     let cluster = Cluster::start();
     let bringer = Bringer::new(&cluster, "").await;
-    let jobs: Vec<Job> = ["a", "b", "c", "d"].iter().map(|name| wrote(&cluster, name, 6 * MB)).collect();
-    bringer.limit(6 * MB);
-    let progress: Vec<_> = jobs.iter().map(|job| Arc::new(Progress::new(job.size_bytes()))).collect();
+    let jobs: Vec<Job> = ["a", "b", "c", "d"].iter().map(|name| wrote(&cluster, name, 24 * MB)).collect();
+    bringer.limit(16 * MB);
+    let progress: Vec<_> = jobs.iter().map(|job| Progress::new(job.size_bytes())).collect();
     let brought = jobs.iter().zip(&progress).map(|(job, progress)| bringer.bring(job, progress));
-    let transfers = futures_util::future::join_all(brought).await;
-    let seconds: Vec<f64> = transfers.iter().map(|transfer| transfer.seconds).collect();
-    let (first, last) = (seconds.iter().copied().fold(f64::MAX, f64::min), seconds.iter().copied().fold(0.0, f64::max));
-    assert!(last > 3.8 && (last - first) / last < 0.05, "{seconds:?}");
+    let incoming = cluster.folder.path().join("store1/.incoming");
+    let here = || -> Vec<u64> {
+        let partial = |job: &Job| incoming.join(job.id.to_string()).join("backup").join(job.name().unwrap());
+        jobs.iter().map(|job| fs::metadata(partial(job)).map_or(0, |found| found.len())).collect()
+    };
+    let watched = async {
+        wait_until("all of them run", SOON, async || here().iter().all(|&bytes| bytes > MB as u64)).await;
+        let before = here();
+        wait_until("half is here", SOON, async || here().iter().sum::<u64>() > 64 * MB as u64).await;
+        here().iter().zip(before).map(|(bytes, before)| bytes - before).collect::<Vec<u64>>()
+    };
+    let (_, grown) = tokio::join!(futures_util::future::join_all(brought), watched);
+    // rsync writes by a quarter of a MiB, which is one at each end of what was watched.
+    let mean = grown.iter().sum::<u64>() / 4;
+    assert!(grown.iter().all(|grown| grown.abs_diff(mean) < mean / 20 + (512 << 10)), "{grown:?}");
 }
 
 #[tokio::test]
@@ -214,4 +226,44 @@ async fn nodes_share_the_clusters_limit_and_keep_to_it_without_redis() {
         .await;
     cluster.redis.start_again();
     wait_until("it is shared again", SOON, async || small.rate().abs_diff(CAP) < 10).await;
+}
+
+/// A policy that gives node 1 this rate.
+fn policy(version: u64, rate: &str) -> Policy {
+    let rules = json!({"nodes": {"1": {"bandwidth": rate}}});
+    serde_json::from_value(json!({"v": 1, "version": version, "rules": rules})).unwrap()
+}
+
+#[tokio::test]
+async fn what_operators_set_reaches_transfers_that_run() {
+    let cluster = Cluster::start();
+    let config = cluster.configure("1", "bandwidth = \"40MB/s\"", "");
+    // Before the first look at the policy there is none.
+    let job = cluster.offer_file("a", 120 * MB, 1).await;
+    let puller = config.start(&[]);
+    let partial = puller.store.join(".incoming").join(job.id.to_string()).join("backup/a");
+    let here = || fs::metadata(&partial).map_or(0, |found| found.len());
+    wait_until("it runs", SOON, async || here() > 4 * MB as u64).await;
+    cluster.queue.publish_policy(&policy(1, "1MB/s")).await.unwrap();
+    // A second, by far, if the machine is not busy with something else.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (before, started) = (here(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (grown, most) = (here() - before, 1e6 * started.elapsed().as_secs_f64() + 0.6e6);
+    assert!(grown > 0 && grown as f64 <= most, "{grown} of {most}");
+    assert!(here() < 110 * MB as u64, "most of it is still to come, in more than a minute at this rate");
+    cluster.queue.publish_policy(&policy(2, "unlimited")).await.unwrap();
+    let report = cluster.report_of(&job).await;
+    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
+    assert_eq!(report.attempts, 1);
+}
+
+#[tokio::test]
+async fn the_seeds_own_limit_still_holds_each_process() {
+    let cluster = Cluster::start();
+    let job = cluster.offer_file("a", 4 * MB, 1).await;
+    let file = "[rsync]\nbwlimit = \"2000KiB\"";
+    assert!(cluster.configure("1", "", file).once().success());
+    let report = cluster.report_of(&job).await;
+    assert!(report.transfer.unwrap().seconds > 1.5, "{:?}", report.transfer);
 }

@@ -153,4 +153,13 @@ async fn a_real_ssh_server_is_fetched_from_with_a_key_and_only_if_it_is_the_know
     let report = cluster.report_of(&stored).await;
     assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
     assert_eq!(fs::read(place(&config.store, &report).join("a file with blanks")).unwrap(), bytes(3_000_000, 1));
+
+    // Under a limit its ssh goes through the proxy, to the same known host.
+    let limited = offer("under a limit").await;
+    let config = cluster.configure("1", "retry = 1\nbandwidth = \"2MB/s\"", &more("known"));
+    assert!(config.once().success());
+    let report = cluster.report_of(&limited).await;
+    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
+    assert!(report.transfer.unwrap().seconds > 1.4, "{:?}", report.transfer);
+    assert_eq!(fs::read(place(&config.store, &report).join("under a limit")).unwrap(), bytes(3_000_000, 1));
 }
