@@ -64,6 +64,9 @@ pub fn read(bytes: &[u8], queue: &QueueName) -> Incoming {
             return refuse(code, format!("{field}: {}", error.inner()));
         }
     };
+    if job.server_id.as_str().starts_with('@') {
+        return refuse(ReasonCode::Malformed, "server_id begins with @: so the queue names nodes".to_owned());
+    }
     if job.source.is_none() || job.content.is_none() {
         return refuse(ReasonCode::Malformed, "source or content is missing: nothing to fetch".to_owned());
     }

@@ -45,19 +45,19 @@ pub struct Admitted {
 
 /// One parsed entry, as the script wants it.
 #[derive(Default)]
-struct Entry {
+pub(super) struct Entry {
     kind: &'static str,
     raw: Vec<u8>,
     id: String,
     host: String,
     mail: &'static str,
-    body: Vec<u8>,
-    size: String,
-    need: String,
-    class: String,
+    pub(super) body: Vec<u8>,
+    pub(super) size: String,
+    pub(super) need: String,
+    pub(super) class: String,
     module: String,
-    made: String,
-    interval: String,
+    pub(super) made: String,
+    pub(super) interval: String,
     outcome: &'static str,
     revision: String,
     code: String,
@@ -141,26 +141,7 @@ impl Queue {
     fn entry(&self, incoming: Incoming, raw: Vec<u8>, revision: u64) -> Result<Entry, LinkError> {
         let (kind, job, outcome, reason) = match incoming {
             Incoming::Undecodable(reason) => return Ok(Entry { raw, ..Entry::kept("undecodable", &reason) }),
-            Incoming::Job(job) => {
-                let id = job.id.to_string();
-                let (bytes, inodes) = job.footprint();
-                let made_micros = u64::try_from(job.made_at.0).unwrap_or(0).saturating_mul(1000).min(LAST_MICROS);
-                return Ok(Entry {
-                    kind: "job",
-                    raw,
-                    body: self.json(&job, &id)?,
-                    host: job.server_id.to_string(),
-                    mail: mail(&job),
-                    size: job.size_bytes().to_string(),
-                    need: format!("{bytes}:{inodes}"),
-                    class: size_class(bytes).to_string(),
-                    module: job.source.as_ref().map_or_else(String::new, |source| source.module.to_string()),
-                    made: made_micros.to_string(),
-                    interval: micros(interval(&job)).to_string(),
-                    id,
-                    ..Entry::default()
-                });
-            }
+            Incoming::Job(job) => return Ok(Entry { raw, ..self.job_entry(&job)? }),
             Incoming::Failure { job, reason } => ("report", job, Outcome::Failed, reason),
             Incoming::Refused { job, reason } => ("refused", job, Outcome::Refused, reason),
         };
@@ -177,6 +158,29 @@ impl Queue {
             outcome: outcome.as_str(),
             revision: revision.to_string(),
             ..Entry::kept(kind, &reason)
+        })
+    }
+}
+
+impl Queue {
+    /// A job to be fetched, as scripts index it.
+    pub(super) fn job_entry(&self, job: &Job) -> Result<Entry, LinkError> {
+        let id = job.id.to_string();
+        let (bytes, inodes) = job.footprint();
+        let made_micros = u64::try_from(job.made_at.0).unwrap_or(0).saturating_mul(1000).min(LAST_MICROS);
+        Ok(Entry {
+            kind: "job",
+            body: self.json(job, &id)?,
+            host: job.server_id.to_string(),
+            mail: mail(job),
+            size: job.size_bytes().to_string(),
+            need: format!("{bytes}:{inodes}"),
+            class: size_class(bytes).to_string(),
+            module: job.source.as_ref().map_or_else(String::new, |source| source.module.to_string()),
+            made: made_micros.to_string(),
+            interval: micros(interval(job)).to_string(),
+            id,
+            ..Entry::default()
         })
     }
 }

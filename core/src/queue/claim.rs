@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HostLimits, Lease, Level, Queue, script};
+use super::{HostLimits, Lease, Level, Queue, copy::first_report, script};
 use crate::{
     Job, Millis, NodeId, ReasonCode,
     redis_link::LinkError,
@@ -153,9 +153,9 @@ impl Queue {
             Some((revision.parse().ok()?, attempts.parse().ok()?, expires_at, admitted_at, queue.parse().ok()?))
         })();
         match (job, rest) {
-            (Ok(job), Some((revision, attempts, expires_at, admitted_at, queue))) => {
-                let node_id = node_id.clone();
-                Ok(Ok(Lease { job, node_id, revision, attempts, expires_at, admitted_at, queue, copy_of: None }))
+            (Ok(mut job), Some((revision, attempts, expires_at, admitted_at, queue))) => {
+                let (node_id, copy_of) = (node_id.clone(), first_report(&mut job, &queue));
+                Ok(Ok(Lease { job, node_id, revision, attempts, expires_at, admitted_at, queue, copy_of }))
             }
             (job, _) => {
                 let text = job.err().map_or_else(|| "its numbers can't be read".to_owned(), |error| error.to_string());

@@ -3,7 +3,13 @@
 
 use std::time::Duration;
 
-use super::{HeldLease, Queue, claim::micros, host::mail, script};
+use super::{
+    HeldLease, Queue,
+    claim::micros,
+    copy::{MODULE, Wanted},
+    host::mail,
+    script,
+};
 use crate::{Job, Millis, NodeId, QueueName, Report, redis_link::LinkError, report::Reason};
 
 /// A job held by a node until `expires_at`.
@@ -58,8 +64,10 @@ pub enum Settled {
 pub enum End {
     /// It is over.
     Final,
-    /// It is over, and kept among the dead letters, to be retried by hand.
+    /// It is over, and kept among the dead letters, to be retried by hand. Of a second copy only that: its backup stays stored.
     Bury,
+    /// It is stored, and another node is to make a second copy.
+    Copy,
 }
 
 impl Queue {
@@ -90,13 +98,28 @@ impl Queue {
     pub async fn settle(&self, held: &Lease, report: &Report, end: End) -> Result<Settled, LinkError> {
         debug_assert_eq!(report.revision, held.revision, "a report carries its lease's revision");
         let id = held.job.id.to_string();
-        let body = self.json(report, &id)?;
+        let is_copy = held.copy_of.is_some();
+        let body = if is_copy && end == End::Bury { Vec::new() } else { self.json(report, &id)? };
+        let wanted = Wanted::of(report).filter(|_| end == End::Copy);
+        if end == End::Copy && wanted.is_none() {
+            tracing::error!(job = %id, "no second copy can be asked for: the node's id is too long");
+        }
         let mut call = script::SETTLE.prepare_invoke();
         call.arg(&id).arg(held.node_id.as_str()).arg(held.revision).arg(report.outcome.as_str()).arg(body);
-        call.arg(if end == End::Bury { "bury" } else { "final" });
+        call.arg(match end {
+            End::Bury => "bury",
+            End::Copy if wanted.is_some() => "copy",
+            End::Copy | End::Final => "final",
+        });
         call.arg(report.reason.as_ref().map_or("", |reason| reason.code.as_str()));
         call.arg(report.reason.as_ref().map_or("", |reason| reason.text.as_str()));
-        call.arg(held.job.server_id.as_str()).arg(mail(&held.job));
+        call.arg(held.job.server_id.as_str()).arg(if is_copy { "" } else { mail(&held.job) });
+        call.arg(u8::from(is_copy));
+        if let Some(Wanted { level, host, job }) = wanted {
+            let entry = self.job_entry(&job)?;
+            call.arg(level.as_str()).arg(host).arg(MODULE).arg(entry.body).arg(entry.need).arg(entry.size);
+            call.arg(entry.class).arg(entry.made).arg(entry.interval);
+        }
         let answer: String = self.run(&call).await?;
         Ok(match answer.as_str() {
             "done" => Settled::Done,

@@ -6,6 +6,7 @@
 //!           (list)            ▲ ▲               │ │ │
 //!                             │ └──release──────┘ │ └──settle, bury──► dead ──requeue──► ready
 //!                             └── delayed ◄─retry─┘    reap: leased ──► ready
+//! settle, wanted on a second node: its report on the stream, and ready again in the level of copies (copy.rs)
 //! an operator: hold: ready, delayed ──► held ──let go──► ready      requeue: delayed, leased, dead ──► ready
 //!              cancel: ready, delayed, held, leased ──► its report  move: to another queue     drop: dead ──► nothing
 //! ```
@@ -18,7 +19,7 @@
 //!
 //! | key | type | holds |
 //! |---|---|---|
-//! | `job:ID` | hash | state, queue, class, source, size and need, place and times, attempts, revision, holder; who holds it back |
+//! | `job:ID` | hash | state, queue, class, source, size and need, place and times, attempts, revision, holder; who holds it back; of a second copy, who stored it first |
 //! | `body:ID` | string | the job's JSON, apart, so that the hash stays small and compact |
 //! | `offered:ID` | string | its queue, while a job that an agent offered is in the inbox; a day at most |
 //! | `lane:QUEUE/CLASS/HOST/MODULE` | sorted set | ready jobs `ID:BYTES:INODES` by place; a class is the power of two below the bytes |
@@ -33,12 +34,12 @@
 //! | `node:NODE` | hash | what it asked last and was answered and why, its pace, a reservation |
 //! | `pace` | sorted set | nodes that asked lately by bytes given / weight |
 //! | `depth:QUEUE` | hash | counts of delayed, held, leased; bytes |
-//! | `queues` | set | queues ever used |
+//! | `queues` | set | queues ever used; `longshore:copies@NODE` has what other nodes are to copy from that one |
 //! | `dead` | sorted set | dead letters by time: `job:ID` and `raw:N` (with `bytes:raw:N`) |
 //! | `reports` | stream | reports and host beats, for the indexers |
 //! | `dead_reports`, `dead_reports_why` | hashes | entries of the stream that no catalog takes, by their id there |
 //! | `mailbox:HOST` | hash | job to `REVISION OUTCOME`, until the host's agent has read it |
-//! | `ended:ID` | string | the same for an hour, to recognize repetitions |
+//! | `ended:ID`, `ended:ID/copy` | string | the same for an hour, to recognize repetitions |
 //! | `nodes`, `nodes_seen`, `running:NODE` | hash, sorted set, set | beats, when they came, what the node works on |
 //! | `reaper` | hash | when reaping was last asked for, and from when it may act |
 //! | `budget:NAME` | hash | the cluster's bandwidth: its cap, and each node's share until its lease ends |
@@ -49,6 +50,7 @@ mod admit;
 mod browse;
 mod budget;
 mod claim;
+mod copy;
 mod dead_letter;
 mod dead_report;
 mod depth;

@@ -279,7 +279,7 @@ impl Run {
 
     async fn settle(&mut self, lease: &Lease, end: End) {
         let report = match end {
-            End::Final => stored(lease),
+            End::Final | End::Copy => stored(lease),
             End::Bury => failed(lease, Reason::new(ReasonCode::Unreachable, "no route to host")),
         };
         let settled = self.cluster.queue.settle(lease, &report, end).await.unwrap();

@@ -1,5 +1,5 @@
 -- An operator takes a job out of the queue, with its one report. A node that is fetching it finds its lease lost, and publishes
--- and settles nothing.
+-- and settles nothing. Of a second copy there is no report: its backup stays stored.
 --
 -- ARGV  1 id   2 revision of its record as it was read   3 revision of the report   4 body: the report as JSON
 --       (2 to 4 are missing when there was no record)
@@ -8,19 +8,23 @@
 local id, seen, revision, body = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local job = placed(id)
 if not job then
-  local entry = call('GET', ended_key(id))
+  local entry = call('GET', ended_key(id .. '/copy')) or call('GET', ended_key(id))
   return entry and entry:match(' cancelled$') and 'done' or 'unknown'
 end
 if job.state == 'dead' then
   return 'dead'
 end
-local record = call('HMGET', job_key(id), 'revision', 'mail', 'node')
+local record = call('HMGET', job_key(id), 'revision', 'mail', 'node', 'first')
 if record[1] ~= seen then
   return 'changed'
 end
 if not stop_waiting(job) then
   end_lease(held(id, record[3], seen))
 end
-report(id, job.host, record[2], revision, 'cancelled', body)
+if record[4] then
+  call('SET', ended_key(id .. '/copy'), revision .. ' cancelled', 'EX', ENDED_SECONDS)
+else
+  report(id, job.host, record[2], revision, 'cancelled', body)
+end
 call('DEL', job_key(id), body_key(id))
 return 'done'

@@ -8,6 +8,10 @@ local job = placed(id)
 if not job then
   return 'unknown'
 end
+if call('HEXISTS', job_key(id), 'first') == 1 then
+  -- A second copy waits where its node's copies wait, and nowhere else.
+  return job.state
+end
 if job.queue == queue then
   return 'done'
 end
