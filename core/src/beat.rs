@@ -109,6 +109,9 @@ pub struct NodeBeat {
     /// Of the last hour, or of the time since the process started when that is shorter: bytes stored a second, by level.
     #[serde(default)]
     pub by_queue: BTreeMap<QueueName, u64>,
+    /// Version of the registry's policy that the node obeys; `None` while it heard of none.
+    #[serde(default)]
+    pub policy: Option<u64>,
     /// The node's own cap now, in bytes a second; `None` where there is none.
     #[serde(default)]
     pub bandwidth: Option<u64>,

@@ -24,7 +24,7 @@ use crate::{
     clusters::Cluster,
     keys::Keys,
     measures::Measures,
-    pages,
+    pages, policy,
     registry::Registry,
     settings::Settings,
 };
@@ -69,6 +69,10 @@ pub async fn run(settings: Settings, deps: Deps, shutdown: Shutdown) -> anyhow::
     });
     let address = deps.listener.local_addr().context("the listener has no address")?;
     tracing::info!(%address, token_file = %app.settings().token_file().display(), "listening");
+    for number in 0..app.clusters().len() {
+        let (app, stop) = (app.clone(), shutdown.clone());
+        tokio::spawn(async move { policy::keep_published(&app, &app.clusters()[number], &stop).await });
+    }
     let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
     let stop = shutdown.clone();
     let serving = axum::serve(deps.listener, service).with_graceful_shutdown(async move { stop.requested().await });

@@ -284,14 +284,14 @@ impl Node {
         let promised_bytes = running.iter().map(|one| one.size_bytes.saturating_sub(one.bytes)).sum();
         let (stored_last_hour_bytes, by_queue) = locked(&self.last_hour).told(Instant::now());
         let state = locked(&self.state);
-        let totals = &self.totals;
+        let (totals, policy) = (&self.totals, self.policy.now());
         NodeBeat {
             v: BEAT_VERSION,
             node_id: self.settings.node_id.clone(),
             at: Millis::now(),
             started_at: self.started_at,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            weight: self.policy.now().weight,
+            weight: policy.weight,
             slots: self.settings.slots,
             disk: DiskBeat {
                 size_bytes: state.disk.size_bytes,
@@ -314,7 +314,8 @@ impl Node {
             room_bytes: self.space.room(&state.disk, promised_bytes).unwrap_or(0),
             stored_last_hour_bytes,
             by_queue,
-            bandwidth: None,
+            policy: policy.version,
+            bandwidth: policy.caps.node,
             extra: serde_json::Map::new(),
         }
     }

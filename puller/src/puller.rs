@@ -279,11 +279,13 @@ impl<'a> Claimer<'a> {
 async fn beat(node: Arc<Node>, end: CancellationToken) {
     let mut ticks = interval(BEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut policy = node.policy.changes();
     loop {
         let mut reaps = false;
         tokio::select! {
             _ = ticks.tick() => reaps = true,
             () = node.changed() => {}
+            Ok(()) = policy.changed() => {}
             () = end.cancelled() => break,
         }
         if let Err(error) = node.measure().await {

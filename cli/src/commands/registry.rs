@@ -39,16 +39,7 @@ impl Kind {
     }
 
     fn numbers(self) -> &'static [&'static str] {
-        &[
-            "id",
-            "interval_seconds",
-            "queue_size",
-            "weight",
-            "bandwidth_bytes_per_second",
-            "size_bytes",
-            "used_bytes",
-            "reported_at",
-        ]
+        &["id", "interval_seconds", "queue_size", "weight", "size_bytes", "used_bytes", "reported_at"]
     }
 
     /// By the name of a file, ours or the seed's.
@@ -126,7 +117,7 @@ async fn list(context: &Context, table: Kind) -> Result<Exit, Failure> {
         Kind::Types => &["id"],
         Kind::Instances => &["business_id", "name", "address", "interval_seconds"],
         Kind::Clusters => &["name", "queue_address", "queue_size"],
-        Kind::Nodes => &["cluster_id", "name", "address", "weight", "bandwidth_bytes_per_second"],
+        Kind::Nodes => &["cluster_id", "name", "address", "weight", "bandwidth", "window"],
     };
     let columns: Vec<&str> = table.key_fields().iter().chain(more).copied().collect();
     let mut shown = Table::new();

@@ -29,7 +29,7 @@ use crate::{Millis, config::ByteSize};
 
 /// Allowed hours: `22:00-06:00 Mon-Fri Europe/Berlin, 00:00-24:00 Sat,Sun`, `08:00-18:00 never, else always`, `always` or
 /// `never`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window(Week<bool>);
 
 impl Window {
@@ -47,11 +47,34 @@ impl Window {
     pub fn next_change(&self, at: Millis) -> Option<Millis> {
         self.0.next_change(at)
     }
+
+    /// What to say of it when it is closed then; `None` when it is open.
+    pub fn shut(&self, at: Millis) -> Option<Shut> {
+        (!self.is_open(at)).then(|| Shut { window: self.to_string(), until: self.next_change(at) })
+    }
+}
+
+/// A window that is closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shut {
+    /// As it was set.
+    pub window: String,
+    /// When it opens; `None` when it never does.
+    pub until: Option<Millis>,
+}
+
+impl fmt::Display for Shut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.until {
+            Some(until) => write!(f, "window {} is closed until {until}", self.window),
+            None => write!(f, "window {} is never open", self.window),
+        }
+    }
 }
 
 /// A rate by the hour: `40MB/s`, `unlimited`, or `09:00-18:00 Mon-Fri 20MB/s Europe/Berlin, else unlimited`. `MB` is 10⁶
 /// bytes, `MiB` 2²⁰.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RatePlan(Week<Rate>);
 
 impl RatePlan {
@@ -90,7 +113,7 @@ impl Value for bool {
 }
 
 /// Bytes a second; `None` is unlimited.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rate(Option<u64>);
 
 /// Below this a transfer would look as if it stood still.

@@ -15,7 +15,7 @@ const WEEK: i64 = 7 * DAY;
 const HORIZON: Duration = Duration::from_secs(35 * 24 * 3600);
 
 /// `hours` in the order that they count, `otherwise` where none is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Week<T> {
     pub(super) hours: Vec<Hours<T>>,
     pub(super) otherwise: T,
@@ -24,7 +24,7 @@ pub(super) struct Week<T> {
 
 /// A value from one minute of the day to another, on the days on which it begins; over midnight when `to` is not after
 /// `from`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hours<T> {
     pub(super) from: u16,
     pub(super) to: u16,

@@ -9,6 +9,7 @@ pub mod jobs;
 pub mod legacy;
 pub mod letters;
 pub mod nodes;
+pub mod policy;
 pub mod problem;
 pub mod queues;
 pub mod registry;
@@ -78,5 +79,6 @@ fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .merge(letters::routes())
         .merge(why::routes())
         .merge(registry::routes())
+        .merge(policy::routes())
         .split_for_parts()
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     app::App,
-    registry::{Business, Cluster, Entity as _, Imported, InstanceEntry, NodeEntry, TypeEntry},
+    registry::{Business, Cluster, Entity as _, HostEntry, Imported, InstanceEntry, NodeEntry, QueueEntry, TypeEntry},
 };
 
 /// A list.
@@ -118,12 +118,16 @@ written!(
     ("type", b),
     ("instance", c)
 );
+written!(queue, QueueEntry, "/api/v1/policy/queues", "/api/v1/policy/queues/{queue}", ("queue", a));
+written!(host, HostEntry, "/api/v1/policy/hosts", "/api/v1/policy/hosts/{server_id}", ("server_id", a));
 read!(businesses, Business, "/api/v1/businesses", "/api/v1/businesses/{business_id}", "business_id");
 read!(backup_types, TypeEntry, "/api/v1/types", "/api/v1/types/{name}", "name");
+read!(queues, QueueEntry, "/api/v1/policy/queues", "/api/v1/policy/queues/{queue}", "queue");
+read!(hosts, HostEntry, "/api/v1/policy/hosts", "/api/v1/policy/hosts/{server_id}", "server_id");
 read!(clusters, Cluster, "/api/v1/clusters", "/api/v1/clusters/{cluster_id}", "cluster_id");
 
 #[utoipa::path(post, path = "/api/v1/import/{entity}", tag = "registry",
-    params(("entity" = String, Path, description = "businesses, types, instances, clusters or nodes")),
+    params(("entity" = String, Path, description = "businesses, types, instances, clusters, nodes, queues or hosts")),
     request_body(content = String, description = "CSV with a header line, a JSON array, or {\"objects\": [...]}"),
     responses((status = 200, body = Imported), (status = 422, body = Problem, description = "Names each wrong row")))]
 async fn import(
@@ -138,9 +142,11 @@ async fn import(
         "instances" => registry.import::<InstanceEntry>(text).await?,
         "clusters" => registry.import::<Cluster>(text).await?,
         "nodes" => registry.import::<NodeEntry>(text).await?,
+        "queues" => registry.import::<QueueEntry>(text).await?,
+        "hosts" => registry.import::<HostEntry>(text).await?,
         other => {
             return Err(Problem::not_found(format!(
-                "{other:?} is no table; there are businesses, types, instances, clusters and nodes"
+                "{other:?} is no table; there are businesses, types, instances, clusters, nodes, queues and hosts"
             )));
         }
     };
@@ -157,6 +163,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(cluster::replace, cluster::change, cluster::remove, clusters::one))
         .routes(routes!(node::add))
         .routes(routes!(node::replace, node::change, node::remove))
+        .routes(routes!(queue::add, queues::list))
+        .routes(routes!(queue::replace, queue::change, queue::remove, queues::one))
+        .routes(routes!(host::add, hosts::list))
+        .routes(routes!(host::replace, host::change, host::remove, hosts::one))
         .routes(routes!(instance::add))
         .routes(routes!(instance::replace, instance::change, instance::remove))
         .routes(routes!(import))

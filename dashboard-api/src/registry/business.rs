@@ -1,6 +1,10 @@
 //! Businesses and types: the two plain lists that instances point at.
 
-use longshore_core::{BackupType, BusinessId};
+use longshore_core::{
+    BackupType, BusinessId,
+    policy::{Copies, TypeRule},
+    report::Verified,
+};
 use rusqlite::{Connection, Row, types::Value as SqlValue};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -38,6 +42,21 @@ pub struct TypeEntry {
     /// The row's number; the seed's instance table points at it. Given by the registry when left out.
     #[serde(default)]
     pub id: Option<u64>,
+    /// On how many nodes its backups are kept: 1 or 2.
+    #[serde(default)]
+    #[schema(value_type = Option<u8>, example = 2)]
+    pub copies: Option<Copies>,
+    /// `received` or `reread`: how what was fetched is checked.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "reread")]
+    pub verify: Option<Verified>,
+}
+
+impl TypeEntry {
+    /// As nodes are told.
+    pub fn rule(self) -> (BackupType, TypeRule) {
+        (self.name, TypeRule { copies: self.copies, verify: self.verify })
+    }
 }
 
 fn instances_of(connection: &Connection, column: &str, key: &str) -> rusqlite::Result<Option<String>> {
@@ -89,18 +108,28 @@ impl Entity for TypeEntry {
     const KIND: &'static str = "type";
     const TABLE: &'static str = "backup_type";
     const KEY_COLUMN: &'static str = "name";
-    const COLUMNS: &'static [&'static str] = &["name", "id"];
+    const COLUMNS: &'static [&'static str] = &["name", "id", "copies", "verify"];
 
     fn key(&self) -> String {
         self.name.to_string()
     }
 
     fn values(&self) -> Vec<SqlValue> {
-        vec![self.name.to_string().into(), entity::number(self.id)]
+        vec![
+            self.name.to_string().into(),
+            entity::number(self.id),
+            entity::number(self.copies.map(|copies| copies.get().into())),
+            entity::word_or_null(self.verify.as_ref()),
+        ]
     }
 
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self { name: entity::parsed(row, "name")?, id: entity::unsigned(row, "id")? })
+        Ok(Self {
+            name: entity::parsed(row, "name")?,
+            id: entity::unsigned(row, "id")?,
+            copies: entity::checked(row, "copies")?,
+            verify: entity::word(row, "verify")?,
+        })
     }
 
     fn missing_reference(&self, _: &Connection) -> rusqlite::Result<Option<String>> {
@@ -112,7 +141,7 @@ impl Entity for TypeEntry {
     }
 
     fn from_import(fields: &Fields, _: &Connection) -> Result<Self, String> {
-        fields.only(&["id", "name"])?;
-        Ok(Self { name: fields.needed("name")?, id: fields.optional("id")? })
+        fields.only(Self::COLUMNS)?;
+        fields.entry()
     }
 }

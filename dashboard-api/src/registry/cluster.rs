@@ -1,6 +1,11 @@
 //! Clusters and nodes: one queue Redis and the machines that drain it.
 
-use longshore_core::{Millis, NodeId, QueueName, job::HostAddress};
+use longshore_core::{
+    Millis, NodeId, QueueName,
+    calendar::{RatePlan, Window},
+    job::HostAddress,
+    policy::{ClusterRule, NodeRule},
+};
 use rusqlite::{Connection, Row, types::Value as SqlValue};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -32,6 +37,14 @@ pub struct Cluster {
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "10.0.0.9:6379")]
     pub queue_address: Option<Label>,
+    /// For all transfers from hosts to its nodes together.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "09:00-18:00 Mon-Fri 200MB/s Europe/Berlin, else unlimited")]
+    pub bandwidth: Option<RatePlan>,
+    /// For all restores from its nodes together.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "100MB/s")]
+    pub restore_bandwidth: Option<RatePlan>,
     /// Jobs waiting, as the reporter last said.
     #[serde(default)]
     pub queue_size: Option<u64>,
@@ -64,9 +77,18 @@ pub struct NodeEntry {
     /// Overrides the weight in the node's own file; 0 drains it.
     #[serde(default)]
     pub weight: Option<u32>,
-    /// Overrides the bandwidth in the node's own file.
+    /// For all its transfers from hosts together; overrides the node's own file.
     #[serde(default)]
-    pub bandwidth_bytes_per_second: Option<u64>,
+    #[schema(value_type = Option<String>, example = "40MB/s")]
+    pub bandwidth: Option<RatePlan>,
+    /// For all restores from it together; overrides the node's own file.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "20MB/s")]
+    pub restore_bandwidth: Option<RatePlan>,
+    /// When it claims; overrides the node's own file.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "22:00-06:00 Mon-Fri Europe/Berlin")]
+    pub window: Option<Window>,
     /// Size of its disk, as a disk reporter last said. A node's heartbeat knows better.
     #[serde(default)]
     pub size_bytes: Option<u64>,
@@ -79,6 +101,21 @@ pub struct NodeEntry {
     pub reported_at: Option<Millis>,
 }
 
+impl Cluster {
+    /// As its nodes are told.
+    pub fn rule(self) -> ClusterRule {
+        ClusterRule { bandwidth: self.bandwidth, restore_bandwidth: self.restore_bandwidth }
+    }
+}
+
+impl NodeEntry {
+    /// As nodes are told.
+    pub fn rule(self) -> (NodeId, NodeRule) {
+        let Self { node_id, weight, bandwidth, restore_bandwidth, window, .. } = self;
+        (node_id, NodeRule { weight, bandwidth, restore_bandwidth, window })
+    }
+}
+
 fn at(value: Option<Millis>) -> SqlValue {
     value.map_or(SqlValue::Null, |at| SqlValue::Integer(at.0))
 }
@@ -87,7 +124,8 @@ impl Entity for Cluster {
     const KIND: &'static str = "cluster";
     const TABLE: &'static str = "cluster";
     const KEY_COLUMN: &'static str = "cluster_id";
-    const COLUMNS: &'static [&'static str] = &["cluster_id", "name", "queue_address", "queue_size", "reported_at"];
+    const COLUMNS: &'static [&'static str] =
+        &["cluster_id", "name", "queue_address", "bandwidth", "restore_bandwidth", "queue_size", "reported_at"];
 
     fn key(&self) -> String {
         self.cluster_id.to_string()
@@ -98,6 +136,8 @@ impl Entity for Cluster {
             self.cluster_id.to_string().into(),
             self.name.to_string().into(),
             entity::text_or_null(self.queue_address.as_ref()),
+            entity::word_or_null(self.bandwidth.as_ref()),
+            entity::word_or_null(self.restore_bandwidth.as_ref()),
             entity::number(self.queue_size),
             at(self.reported_at),
         ]
@@ -108,6 +148,8 @@ impl Entity for Cluster {
             cluster_id: entity::parsed(row, "cluster_id")?,
             name: entity::parsed(row, "name")?,
             queue_address: entity::parsed_or_null(row, "queue_address")?,
+            bandwidth: entity::word(row, "bandwidth")?,
+            restore_bandwidth: entity::word(row, "restore_bandwidth")?,
             queue_size: entity::unsigned(row, "queue_size")?,
             reported_at: row.get::<_, Option<i64>>("reported_at")?.map(Millis),
         })
@@ -123,7 +165,7 @@ impl Entity for Cluster {
     }
 
     fn from_import(fields: &Fields, _: &Connection) -> Result<Self, String> {
-        fields.only(&["id", "cluster_id", "name", "queue_address", "queue_size", "reported_at", "nodes"])?;
+        fields.only(&[Self::COLUMNS, &["id", "nodes"]].concat())?;
         let cluster_id = match fields.optional("cluster_id")? {
             Some(id) => id,
             None => fields.needed("id")?,
@@ -132,6 +174,8 @@ impl Entity for Cluster {
             cluster_id,
             name: fields.optional("name")?.unwrap_or_default(),
             queue_address: fields.optional("queue_address")?,
+            bandwidth: fields.optional("bandwidth")?,
+            restore_bandwidth: fields.optional("restore_bandwidth")?,
             queue_size: fields.optional("queue_size")?,
             reported_at: fields.optional::<i64>("reported_at")?.map(Millis),
         })
@@ -148,7 +192,9 @@ impl Entity for NodeEntry {
         "name",
         "address",
         "weight",
-        "bandwidth_bytes_per_second",
+        "bandwidth",
+        "restore_bandwidth",
+        "open_hours",
         "size_bytes",
         "used_bytes",
         "reported_at",
@@ -165,7 +211,9 @@ impl Entity for NodeEntry {
             self.name.to_string().into(),
             entity::text_or_null(self.address.as_ref()),
             entity::number(self.weight.map(u64::from)),
-            entity::number(self.bandwidth_bytes_per_second),
+            entity::word_or_null(self.bandwidth.as_ref()),
+            entity::word_or_null(self.restore_bandwidth.as_ref()),
+            entity::word_or_null(self.window.as_ref()),
             entity::number(self.size_bytes),
             entity::number(self.used_bytes),
             at(self.reported_at),
@@ -179,7 +227,9 @@ impl Entity for NodeEntry {
             name: entity::parsed(row, "name")?,
             address: entity::parsed_or_null(row, "address")?,
             weight: row.get("weight")?,
-            bandwidth_bytes_per_second: entity::unsigned(row, "bandwidth_bytes_per_second")?,
+            bandwidth: entity::word(row, "bandwidth")?,
+            restore_bandwidth: entity::word(row, "restore_bandwidth")?,
+            window: entity::word(row, "open_hours")?,
             size_bytes: entity::unsigned(row, "size_bytes")?,
             used_bytes: entity::unsigned(row, "used_bytes")?,
             reported_at: row.get::<_, Option<i64>>("reported_at")?.map(Millis),
@@ -202,7 +252,7 @@ impl Entity for NodeEntry {
     /// The seed's rows have `id`, `cluster_id` (or `cluster` whole), `ip`, and `size` and `used` in GB.
     fn from_import(fields: &Fields, _: &Connection) -> Result<Self, String> {
         const SEED: &[&str] = &["id", "cluster", "ip", "size", "used"];
-        fields.only(&[Self::COLUMNS, SEED].concat())?;
+        fields.only(&[Self::COLUMNS, &["window"], SEED].concat())?;
         let node_id = match fields.optional("node_id")? {
             Some(id) => id,
             None => fields.needed("id")?,
@@ -223,7 +273,9 @@ impl Entity for NodeEntry {
                 None => fields.optional("ip")?,
             },
             weight: fields.optional("weight")?,
-            bandwidth_bytes_per_second: fields.optional("bandwidth_bytes_per_second")?,
+            bandwidth: fields.optional("bandwidth")?,
+            restore_bandwidth: fields.optional("restore_bandwidth")?,
+            window: fields.optional("window")?,
             size_bytes: first(fields.optional("size_bytes")?, seed_bytes("size")?),
             used_bytes: first(fields.optional("used_bytes")?, seed_bytes("used")?),
             reported_at: fields.optional::<i64>("reported_at")?.map(Millis),

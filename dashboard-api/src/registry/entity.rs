@@ -126,6 +126,35 @@ pub(super) fn number(value: Option<u64>) -> SqlValue {
     value.map_or(SqlValue::Null, |value| SqlValue::Integer(i64::try_from(value).unwrap_or(i64::MAX)))
 }
 
+/// A column that holds what JSON has as a text, or nothing.
+pub(super) fn word<T: DeserializeOwned>(row: &Row<'_>, column: &'static str) -> rusqlite::Result<Option<T>> {
+    let text: Option<String> = row.get(column)?;
+    text.map(|text| serde_json::from_value(Value::String(text)).map_err(|error| broken(column, &error))).transpose()
+}
+
+/// What JSON has as a text, bare; or nothing.
+pub(super) fn word_or_null(value: Option<&impl Serialize>) -> SqlValue {
+    match value.map(serde_json::to_value) {
+        Some(Ok(Value::String(text))) => SqlValue::Text(text),
+        _ => SqlValue::Null,
+    }
+}
+
+/// A column that holds a small number which its type checks, or nothing.
+pub(super) fn checked<T: TryFrom<u8, Error: Display>>(
+    row: &Row<'_>,
+    column: &'static str,
+) -> rusqlite::Result<Option<T>> {
+    let number: Option<u8> = row.get(column)?;
+    number.map(|number| T::try_from(number).map_err(|error| broken(column, &error))).transpose()
+}
+
+/// A column that holds JSON.
+pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &'static str) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| broken(column, &error))
+}
+
 /// A text, or nothing.
 pub(super) fn text_or_null(value: Option<&impl Display>) -> SqlValue {
     value.map_or(SqlValue::Null, |value| SqlValue::Text(value.to_string()))

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -73,6 +73,19 @@ impl Fields {
         self.values
             .get(name)
             .filter(|value| !value.is_null() && value.as_str().is_none_or(|text| !text.trim().is_empty()))
+    }
+
+    /// The whole row as an entry that has no other names in the seed. A cell that reads as a number or as true or false is one.
+    pub(super) fn entry<T: DeserializeOwned>(&self) -> Result<T, String> {
+        let value = |name: &str| match self.value(name)? {
+            Value::String(text) => match serde_json::from_str(text) {
+                Ok(value @ (Value::Number(_) | Value::Bool(_))) => Some(value),
+                _ => Some(Value::String(text.clone())),
+            },
+            other => Some(other.clone()),
+        };
+        let given = self.values.keys().filter_map(|name| Some((name.clone(), value(name)?))).collect();
+        serde_json::from_value(Value::Object(given)).map_err(|error| error.to_string())
     }
 
     /// The value, when there is one; an empty cell is none.

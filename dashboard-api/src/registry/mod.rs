@@ -1,12 +1,16 @@
-//! The registry: what is expected. Businesses, types, instances, clusters and nodes, in one SQLite file that only this
+//! The registry: what is expected, and what operators set. Businesses, types, instances, clusters, nodes, and the rules of
+//! levels and hosts, in one SQLite file that only this
 //! program opens. Every write raises the registry's version in the same transaction, and is durable when it returns.
 
 pub mod business;
 pub mod cluster;
 pub mod entity;
+pub mod host;
 pub mod import;
 pub mod instance;
 mod label;
+mod policy;
+pub mod queue;
 mod schema;
 
 use std::{
@@ -17,14 +21,17 @@ use std::{
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
 pub use self::{
     business::{Business, TypeEntry},
     cluster::{Cluster, ClusterId, NodeEntry},
     entity::Entity,
+    host::HostEntry,
     import::{Imported, RowErrors},
     instance::InstanceEntry,
     label::{Label, LabelError},
+    queue::QueueEntry,
 };
 
 /// Why the registry did not do what it was asked.
@@ -79,6 +86,7 @@ pub enum RegistryError {
 #[derive(Clone, Debug)]
 pub struct Registry {
     connection: Arc<Mutex<Connection>>,
+    written: watch::Sender<()>,
 }
 
 impl Registry {
@@ -93,7 +101,7 @@ impl Registry {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         schema::MIGRATIONS.to_latest(&mut connection)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), written: watch::Sender::new(()) })
     }
 
     /// Runs `work` where it may block.
@@ -113,14 +121,21 @@ impl Registry {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {
-        self.blocking(move |connection| {
+        let done = self.blocking(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let done = work(&transaction)?;
             transaction.execute("UPDATE version SET number = number + 1", [])?;
             transaction.commit()?;
             Ok(done)
-        })
-        .await
+        });
+        let done = done.await?;
+        self.written.send_replace(());
+        Ok(done)
+    }
+
+    /// Tells each write.
+    pub fn writes(&self) -> watch::Receiver<()> {
+        self.written.subscribe()
     }
 
     /// Raised by every write.

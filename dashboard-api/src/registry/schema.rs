@@ -5,8 +5,9 @@
 
 use rusqlite_migration::{M, Migrations};
 
-const STEPS: &[M<'_>] = &[M::up(
-    "
+const STEPS: &[M<'_>] = &[
+    M::up(
+        "
     CREATE TABLE business (
         id INTEGER PRIMARY KEY,
         business_id TEXT NOT NULL UNIQUE,
@@ -51,7 +52,40 @@ const STEPS: &[M<'_>] = &[M::up(
     CREATE TABLE version (number INTEGER NOT NULL) STRICT;
     INSERT INTO version VALUES (0);
     ",
-)];
+    ),
+    M::up(
+        "
+    CREATE TABLE queue (
+        queue TEXT NOT NULL PRIMARY KEY,
+        max_wait TEXT,
+        job_order TEXT,
+        open_hours TEXT,
+        urgent INTEGER,
+        bandwidth TEXT,
+        copies INTEGER,
+        verify TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE host (
+        server_id TEXT NOT NULL PRIMARY KEY,
+        transfers INTEGER,
+        starts_per_second REAL,
+        modules TEXT NOT NULL,
+        bandwidth TEXT,
+        open_hours TEXT
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE backup_type ADD COLUMN copies INTEGER;
+    ALTER TABLE backup_type ADD COLUMN verify TEXT;
+    ALTER TABLE cluster ADD COLUMN bandwidth TEXT;
+    ALTER TABLE cluster ADD COLUMN restore_bandwidth TEXT;
+    ALTER TABLE node ADD COLUMN bandwidth TEXT;
+    ALTER TABLE node ADD COLUMN restore_bandwidth TEXT;
+    ALTER TABLE node ADD COLUMN open_hours TEXT;
+    UPDATE node SET bandwidth = max(bandwidth_bytes_per_second, 1000) || 'B/s'
+        WHERE bandwidth_bytes_per_second IS NOT NULL;
+    ALTER TABLE node DROP COLUMN bandwidth_bytes_per_second;
+    ",
+    ),
+];
 
 /// All steps, oldest first.
 pub(super) const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);

@@ -90,6 +90,9 @@ async fn a_patch_changes_what_it_names_and_never_the_key() {
     for bad in [json!({"node_id": "n2"}), json!({"wieght": 3}), json!({"weight": -1}), json!({"cluster_id": "none"})] {
         assert!(registry.patch::<NodeEntry>("n1".into(), object(bad.clone())).await.is_err(), "{bad}");
     }
-    let error = registry.put(TypeEntry { name: "folder".parse().unwrap(), id: Some(1) }).await.unwrap_err();
+    let error = registry
+        .put(TypeEntry { name: "folder".parse().unwrap(), id: Some(1), copies: None, verify: None })
+        .await
+        .unwrap_err();
     assert!(matches!(error, RegistryError::Taken { .. }), "{error}");
 }

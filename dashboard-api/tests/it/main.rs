@@ -9,6 +9,7 @@ mod legacy;
 mod lookers;
 mod openapi;
 mod operators;
+mod policy;
 mod program;
 mod registry;
 mod restore;

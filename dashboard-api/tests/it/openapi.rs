@@ -33,6 +33,11 @@ async fn every_route_is_in_the_document_with_its_methods() {
         ("/api/v1/types/{name}", &["get", "put", "patch", "delete"]),
         ("/api/v1/clusters", &["get", "post"]),
         ("/api/v1/clusters/{cluster_id}", &["get", "put", "patch", "delete"]),
+        ("/api/v1/policy", &["get"]),
+        ("/api/v1/policy/queues", &["get", "post"]),
+        ("/api/v1/policy/queues/{queue}", &["get", "put", "patch", "delete"]),
+        ("/api/v1/policy/hosts", &["get", "post"]),
+        ("/api/v1/policy/hosts/{server_id}", &["get", "put", "patch", "delete"]),
         ("/api/v1/import/{entity}", &["post"]),
     ] {
         for method in methods {

@@ -11,6 +11,8 @@ async fn an_entry_is_created_read_replaced_changed_and_removed() {
         ("types", "mysql", json!({"name": "mysql"}), json!({"id": 40})),
         ("clusters", "1", json!({"cluster_id": 1, "name": "east"}), json!({"queue_address": "10.0.0.9"})),
         ("nodes", "n1", json!({"node_id": "n1", "cluster_id": "1"}), json!({"weight": 50})),
+        ("policy/queues", "level1", json!({"queue": "level1"}), json!({"max_wait": "2h"})),
+        ("policy/hosts", "111111", json!({"server_id": 111111}), json!({"transfers": 1})),
         (
             "instances",
             "111111/mysql/3306",
@@ -36,7 +38,15 @@ async fn an_entry_is_created_read_replaced_changed_and_removed() {
     }
     server.problem(server.request(Method::DELETE, "/api/v1/types/mysql"), 409).await;
     server.problem(server.request(Method::DELETE, "/api/v1/clusters/1"), 409).await;
-    for one in ["instances/111111/mysql/3306", "nodes/n1", "clusters/1", "types/mysql", "businesses/31"] {
+    for one in [
+        "instances/111111/mysql/3306",
+        "policy/queues/level1",
+        "policy/hosts/111111",
+        "nodes/n1",
+        "clusters/1",
+        "types/mysql",
+        "businesses/31",
+    ] {
         let path = format!("/api/v1/{one}");
         let removed = server.request(Method::DELETE, &path).send().await.unwrap();
         assert_eq!(removed.status().as_u16(), 204, "{one}");

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use longshore_core::{
     BackupType, Millis, NodeId, QueueName, ServerId,
-    calendar::{RatePlan, Window},
+    calendar::{RatePlan, Shut},
     config::Span,
     policy::{Copies, Rules},
     queue::Level,
@@ -44,15 +44,6 @@ pub struct Closed {
     pub shut: Shut,
 }
 
-/// A window that is closed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Shut {
-    /// As it was set.
-    pub window: String,
-    /// When it opens; `None` when it never does.
-    pub until: Option<Millis>,
-}
-
 /// What is asked of a job's backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackupRule {
@@ -66,12 +57,12 @@ impl Effective {
     /// Of `rules`, the registry's over the file's, at `now`.
     pub fn at(now: Millis, version: Option<u64>, rules: &Arc<Rules>, node_id: &NodeId, queues: &[QueueName]) -> Self {
         let node = rules.nodes.get(node_id).cloned().unwrap_or_default();
-        let of_node = node.window.as_ref().and_then(|window| Shut::at(now, window));
+        let of_node = node.window.as_ref().and_then(|window| window.shut(now));
         let levels: Vec<Level> = queues.iter().map(|queue| level(queue, rules)).collect();
         let (mut open, mut closed) = (Vec::new(), Vec::new());
         for level in &levels {
             let window = rules.queues.get(&level.name).and_then(|rule| rule.window.as_ref());
-            let of_level = window.and_then(|window| Shut::at(now, window));
+            let of_level = window.and_then(|window| window.shut(now));
             let of_node = of_node.clone().filter(|_| !level.urgent);
             let shut = of_level.map(|shut| ("the level's", shut)).or(of_node.map(|shut| ("the node's", shut)));
             match shut {
@@ -88,7 +79,7 @@ impl Effective {
             hosts: named(&rules.hosts, |rule| rate(&rule.bandwidth)),
             queues: named(&rules.queues, |rule| rate(&rule.bandwidth)),
         };
-        let closed_hosts = named(&rules.hosts, |rule| Shut::at(now, rule.window.as_ref()?));
+        let closed_hosts = named(&rules.hosts, |rule| rule.window.as_ref()?.shut(now));
         let weight = node.weight.unwrap_or_default();
         Self { version, weight, levels, open, closed, caps, closed_hosts, rules: Arc::clone(rules) }
     }
@@ -106,17 +97,7 @@ impl Effective {
         }
         let first = self.closed.iter().min_by_key(|closed| closed.shut.until.map_or(i64::MAX, |until| until.0))?;
         let Closed { queue, whose, shut } = first;
-        self.open.is_empty().then(|| match shut.until {
-            Some(until) => format!("window: {whose} window {} is closed until {until} ({queue})", shut.window),
-            None => format!("window: {whose} window is never open ({queue})"),
-        })
-    }
-}
-
-impl Shut {
-    /// Of a window that is closed at `now`; `None` when it is open.
-    fn at(now: Millis, window: &Window) -> Option<Self> {
-        (!window.is_open(now)).then(|| Self { window: window.to_string(), until: window.next_change(now) })
+        self.open.is_empty().then(|| format!("{whose} {shut} ({queue})"))
     }
 }
 

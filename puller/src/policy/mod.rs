@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::effective::{BackupRule, Closed, Effective, Shut};
+pub use self::effective::{BackupRule, Closed, Effective};
 use crate::{
     settings::Settings,
     store::{self, Store},
