@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use longshore_catalog::{Access, Backup, Catalog, CatalogConfig, CatalogKind, SearchQuery};
+use longshore_catalog::{Access, Backup, Catalog, CatalogConfig, CatalogKind, Filter, SearchQuery};
 use longshore_core::Outcome;
 use longshore_tests::{Cluster, Section, wait_until_blocking};
 
@@ -22,8 +22,12 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Of a cluster with SQLite.
     pub(crate) fn sqlite(cluster: &Cluster) -> Self {
-        let path = cluster.folder().join("indexer/catalog.db");
-        Self::open(&CatalogConfig { kind: CatalogKind::Sqlite, path, ..CatalogConfig::default() })
+        Self::at(&cluster.folder().join("indexer/catalog.db"))
+    }
+
+    /// Of an indexer with SQLite at `path`.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self::open(&CatalogConfig { kind: CatalogKind::Sqlite, path: path.to_owned(), ..CatalogConfig::default() })
     }
 
     /// Of a cluster with the Elasticsearch at `url`.
@@ -38,6 +42,12 @@ impl Ledger {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let catalog = runtime.block_on(async { longshore_catalog::open(config, Access::Read).unwrap() });
         Self { catalog, runtime }
+    }
+
+    /// How many backups are stored by its word; 0 while the catalog does not answer.
+    pub(crate) fn stored_count(&self) -> u64 {
+        let stored = Filter { outcomes: vec![Outcome::Stored], ..Filter::default() };
+        self.runtime.block_on(async { self.catalog.totals(&stored).await.map_or(0, |totals| totals.count) })
     }
 
     /// Every entry; `None` while the catalog does not answer.

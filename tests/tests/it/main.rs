@@ -1,6 +1,7 @@
 //! The cluster as one, and what is shipped with it, against real services.
 #![allow(clippy::unwrap_used)]
 
+mod chaos;
 mod databases;
 mod evidence;
 mod examples;
