@@ -7,6 +7,7 @@ mod queue_batches;
 mod queue_budget;
 mod queue_claims;
 mod queue_copies;
+mod queue_explorer;
 mod queue_hosts;
 mod queue_leases;
 mod queue_model;
