@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use longshore_tests::{Passage, Program, Proxy, Redis, ShiftedClock, SmallDisk, free_port};
@@ -141,7 +141,7 @@ impl Site {
 
     /// Lets a fault happen, and puts right what it did.
     pub(super) fn suffer(&self, planned: &Planned) {
-        let lasts = || thread::sleep(planned.lasts);
+        let lasts = || self.pass(planned.lasts);
         match planned.fault {
             Fault::KillNode(number) => {
                 let _turn = self.turns.nodes[number].lock().unwrap();
@@ -180,10 +180,9 @@ impl Site {
             }
             Fault::RestartRedis | Fault::KillRedis => {
                 let _turn = self.turns.redis.lock().unwrap();
-                if planned.fault == Fault::KillRedis {
-                    self.redis.kill()
-                } else {
-                    self.redis.stop()
+                match planned.fault {
+                    Fault::KillRedis => self.redis.kill(),
+                    _ => self.redis.stop(),
                 }
                 lasts();
                 self.redis.start_again();
@@ -228,6 +227,14 @@ impl Site {
         }
     }
 
+    /// Lets time pass; no more than there is left.
+    fn pass(&self, time: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < time && !self.is_over() {
+            thread::park_timeout(Duration::from_millis(20).min(time));
+        }
+    }
+
     fn line(&self, line: Line) -> &Proxy {
         match line {
             Line::Node(number) => &self.nodes[number].redis_line,
@@ -240,7 +247,7 @@ impl Site {
     fn disturb(&self, line: Line, passage: Passage, lasts: Duration) {
         let _turn = self.turns.lines.lock().unwrap();
         self.line(line).set(passage);
-        thread::sleep(lasts);
+        self.pass(lasts);
         self.line(line).set(Passage::Open);
     }
 
