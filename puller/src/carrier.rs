@@ -1,10 +1,10 @@
-//! A job's way on the disk: fetched into its folder, verified, given its manifest, published under its final name. Knows
-//! nothing of the queue; every step may be repeated after a kill at any point.
+//! A job's way on the disk: fetched into its folder and verified here, then landed ([`crate::landing`]): given its manifest,
+//! published under its final name. Knows nothing of the queue; every step may be repeated after a kill at any point.
 
-use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, fs, path::PathBuf, sync::Arc};
 
 use longshore_core::{
-    Job, Millis, NodeId, Outcome, ReasonCode, RelativePath, Report,
+    Content, Job, Millis, NodeId, Outcome, ReasonCode, RelativePath, Report, Source,
     digest::{FileEntry, Xxh3},
     report::{self, REPORT_VERSION, Transfer, Verified},
     step,
@@ -19,7 +19,7 @@ use crate::{
     incoming::Incoming,
     peers::Peers,
     settings::Settings,
-    store::{self, CORRUPT, FILES, MANIFEST, NEW_MANIFEST, SUPERSEDED, Store},
+    store::{CORRUPT, FILES, MANIFEST, NEW_MANIFEST, SUPERSEDED, Store},
     verify,
 };
 
@@ -43,9 +43,9 @@ pub struct Turn<'a> {
 #[derive(Debug)]
 pub struct Carrier {
     node_id: NodeId,
-    store: Arc<Store>,
-    bandwidth: Arc<Bandwidth>,
-    fetcher: Fetcher,
+    pub(crate) store: Arc<Store>,
+    pub(crate) bandwidth: Arc<Bandwidth>,
+    pub(crate) fetcher: Fetcher,
     copier: Copier,
 }
 
@@ -54,10 +54,10 @@ pub struct Carrier {
 pub struct Brought {
     /// What will be settled; it is the manifest, too.
     pub report: Report,
-    place: RelativePath,
-    files: Option<Vec<FileEntry>>,
+    pub(crate) place: RelativePath,
+    pub(crate) files: Option<Vec<FileEntry>>,
     /// `None` when it has its final name already: the puller was killed between the rename and the settling.
-    incoming: Option<Incoming>,
+    pub(crate) incoming: Option<Incoming>,
 }
 
 impl Carrier {
@@ -79,15 +79,9 @@ impl Carrier {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<Brought, Failure> {
-        let missing = || Failure::new(ReasonCode::Malformed, "the job has no source or no content");
-        let (source, content) = (job.source.as_ref().ok_or_else(missing)?, job.content.as_ref().ok_or_else(missing)?);
+        let (source, content) = announced(job)?;
         let name = source.path.name().to_owned();
-        if [MANIFEST, NEW_MANIFEST, FILES].contains(&name.as_str()) {
-            let text = format!("a backup can't be called {name}: that name is taken beside every backup");
-            return Err(Failure::new(ReasonCode::UnsafePath, text));
-        }
-        let place =
-            Store::place(job).map_err(|error| Failure::new(ReasonCode::UnsafePath, format!("its place: {error}")))?;
+        let place = place_of(job)?;
         if let Some(found) = self.published(job, &place, &name, turn.verify).await? {
             let report = self.report(job, turn, &place, found.xxh3_128, None);
             return Ok(Brought { report, place, files: found.files, incoming: None });
@@ -121,85 +115,37 @@ impl Carrier {
             Err(failure) => return Err(self.aside(incoming, failure)),
         };
         step::reached("puller.verified");
+        self.verified(job, turn, found, transfer, incoming)
+    }
+
+    /// What was fetched into `incoming` and verified, with its report.
+    ///
+    /// # Errors
+    /// [`Failure`], when the job has no place in a store.
+    pub(crate) fn verified(
+        &self,
+        job: &Job,
+        turn: Turn<'_>,
+        found: verify::Found,
+        transfer: Transfer,
+        incoming: Incoming,
+    ) -> Result<Brought, Failure> {
+        let place = place_of(job)?;
         let report = self.report(job, turn, &place, found.xxh3_128, Some(transfer));
         Ok(Brought { report, place, files: found.files, incoming: Some(incoming) })
     }
 
-    /// Writes the manifest beside the data, and syncs both: all but the name is durable then. A folder's files were synced by
-    /// rsync, and its folders when they were verified.
-    ///
-    /// # Errors
-    /// [`Failure`] of the node's disk.
-    pub async fn write_manifest(&self, brought: &Brought) -> Result<(), Failure> {
-        let failed = |error: io::Error| Failure::store("the manifest", &error);
-        let manifest = serde_json::to_vec_pretty(&brought.report).map_err(|error| failed(error.into()))?;
-        let Some(incoming) = &brought.incoming else {
-            let place = brought.place.below(self.store.root());
-            let write = move || store::write_whole(&place.join(MANIFEST), &manifest).and_then(|()| store::sync(&place));
-            return blocking(move || write().map_err(failed)).await;
-        };
-        let folder = incoming.backup();
-        let mut written = vec![(folder.join(MANIFEST), manifest)];
-        if let Some(files) = &brought.files {
-            let files = serde_json::to_vec(files).map_err(|error| failed(error.into()))?;
-            written.push((folder.join(FILES), files));
-        }
-        let mut synced: Vec<PathBuf> = written.iter().map(|(path, _)| path.clone()).collect();
-        if brought.files.is_none() {
-            synced.extend(brought.report.job.name().map(|name| folder.join(name)));
-        }
-        synced.push(folder);
-        let write = move || written.iter().try_for_each(|(path, bytes)| store::write_unread(path, bytes));
-        blocking(move || write().map_err(failed)).await?;
-        // At once: a journal that is asked for several files in one moment writes one commit for all of them.
-        let syncs: Vec<_> =
-            synced.into_iter().map(|path| tokio::task::spawn_blocking(move || store::sync(&path))).collect();
-        for sync in syncs {
-            sync.await.map_err(io::Error::other).flatten().map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Gives the backup its final name. What had that name, and was not this backup, moves to the superseded ones.
-    ///
-    /// # Errors
-    /// [`Failure`] of the node's disk.
-    pub async fn publish(&self, brought: &Brought) -> Result<(), Failure> {
-        let Some(incoming) = &brought.incoming else {
-            // The kill may have come before the name was durable.
-            let parent = brought.place.below(self.store.root()).parent().map(std::path::Path::to_owned);
-            let synced = move || parent.as_deref().map_or(Ok(()), store::sync);
-            return blocking(move || synced().map_err(|error| Failure::store("publishing", &error))).await;
-        };
-        let (store, folder, place) = (Arc::clone(&self.store), incoming.backup(), brought.place.clone());
-        let aside = format!("{}-{}", brought.report.job.id, brought.report.revision);
-        blocking(move || {
-            let published = match store.publish(&folder, &place) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => store
-                    .set_aside(&place.below(store.root()), SUPERSEDED, &aside)
-                    .and_then(|_| store.publish(&folder, &place)),
-                other => other,
-            };
-            published.map_err(|error| Failure::store("publishing", &error))
-        })
-        .await
-    }
-
-    /// The backup is settled: nothing of its transfer is needed any more.
-    pub async fn finish(&self, brought: Brought) {
-        if let Some(incoming) = brought.incoming {
-            let job = incoming.job();
-            if let Err(error) = tokio::task::spawn_blocking(|| incoming.remove()).await.unwrap_or(Ok(())) {
-                tracing::warn!(%job, %error, "the transfer's folder could not be removed; the next start does it");
-            }
-        }
+    /// Whether `job` has a place, and neither a backup there nor anything of an earlier transfer.
+    pub(crate) fn is_new(&self, job: &Job) -> bool {
+        let absent = |path: PathBuf| fs::exists(path).is_ok_and(|exists| !exists);
+        place_of(job).is_ok_and(|place| absent(place.below(self.store.root()))) && absent(self.store.incoming(job.id))
     }
 
     /// Another node has the job: what is here is moved out of the way.
     pub async fn superseded(&self, brought: Brought) {
         let place = brought.place.below(self.store.root());
         self.set_aside_as_superseded(&place, &brought.report);
-        self.finish(brought).await;
+        self.finish(vec![brought]).await;
     }
 
     /// Moves the published backup at `place` to the superseded ones, when it is the one of `report`.
@@ -265,7 +211,7 @@ impl Carrier {
     }
 
     /// Keeps what differs for a person, one for each job; the next transfer begins anew.
-    fn aside(&self, incoming: Incoming, failure: Failure) -> Failure {
+    pub(crate) fn aside(&self, incoming: Incoming, failure: Failure) -> Failure {
         let job = incoming.job();
         if failure.class == crate::failure::Class::Corrupt && incoming.bytes_here() > 0 {
             match self.store.set_aside(&incoming.backup(), CORRUPT, &job.to_string()) {
@@ -316,8 +262,26 @@ impl Carrier {
     }
 }
 
+/// What `job` says of its source and content.
+pub(crate) fn announced(job: &Job) -> Result<(&Source, &Content), Failure> {
+    let missing = || Failure::new(ReasonCode::Malformed, "the job has no source or no content");
+    Ok((job.source.as_ref().ok_or_else(missing)?, job.content.as_ref().ok_or_else(missing)?))
+}
+
+/// Where `job` belongs.
+fn place_of(job: &Job) -> Result<RelativePath, Failure> {
+    let name = job.name().unwrap_or_default();
+    if [MANIFEST, NEW_MANIFEST, FILES].contains(&name) {
+        let text = format!("a backup can't be called {name}: that name is taken beside every backup");
+        return Err(Failure::new(ReasonCode::UnsafePath, text));
+    }
+    Store::place(job).map_err(|error| Failure::new(ReasonCode::UnsafePath, format!("its place: {error}")))
+}
+
 /// Runs file work where it may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(Failure::new(ReasonCode::StoreFailed, format!("a file task ended: {error}"))))

@@ -107,7 +107,7 @@ impl Copier {
             let text = format!("node {from} does not say where it serves files (does its puller run, with [serve]?)");
             Failure::new(ReasonCode::Unreachable, text)
         })?;
-        incoming.prepare(source).map_err(|error| Failure::store("the transfer's folder", &error))?;
+        incoming.prepare([&source.path]).map_err(|error| Failure::store("the transfer's folder", &error))?;
         let found_bytes = incoming.bytes_here();
         progress.reached(found_bytes);
         let started = Instant::now();

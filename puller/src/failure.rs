@@ -9,6 +9,8 @@ use crate::rsync::exit_code::Fault;
 pub enum Class {
     /// The host or the line: again later, by whoever has room.
     Again,
+    /// The host is down or refuses, whatever the job: given back with nothing counted, and the host rests.
+    Host,
     /// This node's disk, though perhaps because of what the job brings: again later, and this node takes no job for a while.
     /// When the disk takes nothing from anyone, it is as [`Class::NodeUnfit`].
     NodeRests,
@@ -64,7 +66,8 @@ impl Failure {
         let text = text.trim_end_matches([' ', ':']).to_owned();
         let class = match meaning.fault {
             // Somebody else's signal: to us a broken transfer like any other.
-            Fault::Host | Fault::Ended => Class::Again,
+            Fault::Line | Fault::Ended => Class::Again,
+            Fault::Host => Class::Host,
             Fault::Node => Class::NodeRests,
         };
         Self { reason: Reason::new(meaning.code, text), class }

@@ -16,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use longshore_core::{Content, ContentKind, JobId, Millis, ReasonCode, Source, digest::Xxh3, job::HostAddress, step};
+use longshore_core::{
+    Content, ContentKind, JobId, Millis, ReasonCode, RelativePath, Source, digest::Xxh3, job::HostAddress, step,
+};
 use tokio::{io::AsyncReadExt, time};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +27,7 @@ use crate::{
     failure::{Class, Failure},
     incoming::Incoming,
     rsync::{
-        arguments::{self, Checksum, Wanted},
+        arguments::{self, Checksum, Shape, Wanted},
         exit_code,
         output::{Event, Parser},
         process::Rsync,
@@ -123,6 +125,13 @@ pub struct Fetcher {
     with_xxh128: Mutex<HashSet<HostAddress>>,
 }
 
+/// What a session brings, as rsync is told.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    shape: Shape,
+    largest_bytes: u64,
+}
+
 /// One run of rsync.
 #[derive(Debug, Default)]
 struct Run {
@@ -138,6 +147,8 @@ struct Run {
 enum End {
     Exit(ExitStatus),
     Stalled,
+    /// Not a byte came of the host at all.
+    Silent,
     TooMuch(u64),
     TooManyFiles,
     Stopped,
@@ -165,8 +176,43 @@ impl Fetcher {
     /// # Errors
     /// [`Failure`]; what arrived stays.
     pub async fn fetch(&self, incoming: &Incoming, errand: Errand<'_>) -> Result<Fetched, Failure> {
+        let shape = match errand.content.kind {
+            ContentKind::File => Shape::File,
+            ContentKind::Directory => Shape::Directory,
+        };
+        let load = Load { shape, largest_bytes: errand.content.size_bytes };
+        let folder = incoming.prepare([&errand.source.path]);
+        folder.map_err(|error| Failure::store("the transfer's folder", &error))?;
+        let (fetched, failure) = self.session(incoming, errand, load).await?;
+        failure.map_or(Ok(fetched), Err)
+    }
+
+    /// Fetches several files of one module in one session: each comes to lie at its path below the module. The source of
+    /// `errand` is that of any of them, its content that of all together. Beside what came it is told why not all did; where
+    /// only some could not be had, nothing is.
+    ///
+    /// # Errors
+    /// [`Failure`] of the node; what arrived stays.
+    pub async fn fetch_files(
+        &self,
+        incoming: &Incoming,
+        errand: Errand<'_>,
+        paths: &[&RelativePath],
+        largest_bytes: u64,
+    ) -> Result<(Fetched, Option<Failure>), Failure> {
+        let folder = incoming.prepare(paths.iter().copied());
+        folder.map_err(|error| Failure::store("the batch's folder", &error))?;
+        self.session(incoming, errand, Load { shape: Shape::Files, largest_bytes }).await
+    }
+
+    /// One session, and why it ended before its time. Digests are of what came whole: none, when it did not end well.
+    async fn session(
+        &self,
+        incoming: &Incoming,
+        errand: Errand<'_>,
+        load: Load,
+    ) -> Result<(Fetched, Option<Failure>), Failure> {
         let Errand { source, content, progress, .. } = errand;
-        incoming.prepare(source).map_err(|error| Failure::store("the transfer's folder", &error))?;
         let found_bytes = incoming.bytes_here();
         progress.reached(found_bytes);
         let started = Instant::now();
@@ -177,13 +223,13 @@ impl Fetcher {
             hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(source.address.clone());
         };
         let first = if known(&self.without_xxh128) { Checksum::Negotiated } else { Checksum::Xxh128 };
-        let mut run = self.run(incoming, errand, first).await?;
+        let mut run = self.run(incoming, errand, load, first).await?;
         let succeeded = |run: &Run| matches!(&run.end, Some(End::Exit(status)) if status.success());
         if first == Checksum::Xxh128 {
             if succeeded(&run) {
                 remember(&self.with_xxh128);
             } else if run.may_be_old_daemon() && !known(&self.with_xxh128) {
-                let second = self.run(incoming, errand, Checksum::Negotiated).await?;
+                let second = self.run(incoming, errand, load, Checksum::Negotiated).await?;
                 if succeeded(&second) {
                     tracing::info!(host = %source.address, "its rsync does not know xxh128; digests are made by reading");
                     remember(&self.without_xxh128);
@@ -194,43 +240,62 @@ impl Fetcher {
         } else {
             run.digests.clear();
         }
-        self.judge(run, incoming, content).map(|run| Fetched {
+        if !succeeded(&run) {
+            // A digest is printed before it is known whether the file came whole.
+            run.digests.clear();
+        }
+        let failure = self.judge(&run, incoming, content, load);
+        let fetched = Fetched {
             digests: run.digests,
             received_bytes: run.received_bytes,
             seconds: started.elapsed().as_secs_f64(),
             found_bytes,
-        })
+        };
+        Ok((fetched, failure))
     }
 
-    fn judge(&self, run: Run, incoming: &Incoming, content: &Content) -> Result<Run, Failure> {
+    fn judge(&self, run: &Run, incoming: &Incoming, content: &Content, load: Load) -> Option<Failure> {
         let said = String::from_utf8_lossy(&run.said).trim().to_owned();
-        match run.end {
-            Some(End::Exit(status)) if status.success() => Ok(run),
+        Some(match &run.end {
+            Some(End::Exit(status)) if status.success() => return None,
             Some(End::Exit(status)) => {
                 let exit = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-                Err(Failure::rsync(exit, incoming.bytes_here() > 0, &said))
+                if load.shape == Shape::Files && exit_code::is_partial(exit) {
+                    return None;
+                }
+                Failure::rsync(exit, incoming.bytes_here() > 0, &said)
             }
             Some(End::Stalled | End::Moved) | None => {
                 let seconds = self.rsync.stall.duration().as_secs_f64();
-                Err(Failure::new(ReasonCode::TransferStalled, format!("no byte arrived for {seconds} s")))
+                Failure::new(ReasonCode::TransferStalled, format!("no byte arrived for {seconds} s"))
             }
-            Some(End::TooMuch(bytes)) => Err(Failure::new(
+            Some(End::Silent) => {
+                let seconds = self.rsync.stall.duration().as_secs_f64();
+                let text = format!("the host said nothing for {seconds} s");
+                Failure { class: Class::Host, ..Failure::new(ReasonCode::Unreachable, text) }
+            }
+            Some(End::TooMuch(bytes)) => Failure::new(
                 ReasonCode::SizeDiffers,
                 format!("{} bytes were announced, and more than {bytes} came", content.size_bytes),
-            )),
-            Some(End::TooManyFiles) => Err(Failure::new(
-                ReasonCode::SizeDiffers,
-                format!("{} files were announced, and more came", content.files),
-            )),
-            Some(End::Stopped) => Err(Failure::ended()),
-        }
+            ),
+            Some(End::TooManyFiles) => {
+                Failure::new(ReasonCode::SizeDiffers, format!("{} files were announced, and more came", content.files))
+            }
+            Some(End::Stopped) => Failure::ended(),
+        })
     }
 
     /// Runs rsync until it ends by itself, or for good: by another way, from where it was, when a limit has come up.
-    async fn run(&self, incoming: &Incoming, errand: Errand<'_>, checksum: Checksum) -> Result<Run, Failure> {
+    async fn run(
+        &self,
+        incoming: &Incoming,
+        errand: Errand<'_>,
+        load: Load,
+        checksum: Checksum,
+    ) -> Result<Run, Failure> {
         let mut before = 0;
         loop {
-            let mut run = self.run_once(incoming, errand, checksum).await?;
+            let mut run = self.run_once(incoming, errand, load, checksum).await?;
             run.received_bytes += before;
             if !matches!(run.end, Some(End::Moved)) {
                 return Ok(run);
@@ -240,7 +305,13 @@ impl Fetcher {
         }
     }
 
-    async fn run_once(&self, incoming: &Incoming, errand: Errand<'_>, checksum: Checksum) -> Result<Run, Failure> {
+    async fn run_once(
+        &self,
+        incoming: &Incoming,
+        errand: Errand<'_>,
+        load: Load,
+        checksum: Checksum,
+    ) -> Result<Run, Failure> {
         let Errand { source, content, lane, progress, stop } = errand;
         let broken = |what: &str, error: &std::io::Error| Failure::store(what, error);
         let unfit = |failure| Failure { class: Class::NodeUnfit, ..failure };
@@ -251,9 +322,9 @@ impl Fetcher {
         let marker = JobId::fresh().to_string();
         let wanted = Wanted {
             source,
-            kind: content.kind,
-            size_bytes: content.size_bytes,
-            fresh: fs::symlink_metadata(into.join(source.path.name())).is_err(),
+            shape: load.shape,
+            largest_bytes: load.largest_bytes,
+            fresh: load.shape == Shape::Files || fs::symlink_metadata(into.join(source.path.name())).is_err(),
             checksum,
             marker: &marker,
             names: &names,
@@ -279,7 +350,7 @@ impl Fetcher {
                 read = read_some(&mut stdout, &mut out), if stdout.is_some() => {
                     parser.push(&out[..read], |event| run.heard(event, progress));
                     // Each is remembered: a host must not fill the memory with names.
-                    if content.kind == ContentKind::Directory && run.digests.len() as u64 > content.files {
+                    if run.digests.len() as u64 > content.files.max(1) {
                         run.end = Some(End::TooManyFiles);
                         break;
                     }
@@ -390,6 +461,7 @@ impl Watch {
             self.seen = now;
             self.changed = Instant::now();
         }
-        (self.changed.elapsed() >= self.stall).then_some(End::Stalled)
+        let stalled = if received == 0 { End::Silent } else { End::Stalled };
+        (self.changed.elapsed() >= self.stall).then_some(stalled)
     }
 }

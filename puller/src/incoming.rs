@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use longshore_core::{JobId, Source};
+use longshore_core::{JobId, RelativePath};
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Pid, Signal, getpgid, getpgrp, kill_process_group},
@@ -43,7 +43,18 @@ impl Incoming {
     /// # Errors
     /// The file system's, and `TimedOut` when such a process doesn't end.
     pub async fn open(store: &Store, job: JobId) -> io::Result<Self> {
-        let folder = store.incoming(job);
+        Self::open_at(job, store.incoming(job)).await
+    }
+
+    /// The same for the folder of a batch (see [`crate::batch`]).
+    ///
+    /// # Errors
+    /// As [`Incoming::open`].
+    pub async fn open_batch(store: &Store, batch: JobId) -> io::Result<Self> {
+        Self::open_at(batch, store.incoming_batch(batch)).await
+    }
+
+    async fn open_at(job: JobId, folder: PathBuf) -> io::Result<Self> {
         loop {
             match fs::DirBuilder::new().mode(0o750).create(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -61,7 +72,7 @@ impl Incoming {
         }
     }
 
-    /// The job.
+    /// The job, or the batch.
     pub fn job(&self) -> JobId {
         self.job
     }
@@ -84,12 +95,20 @@ impl Incoming {
         Ok(self.lock.try_clone()?.into())
     }
 
-    /// Prepares a fetch of `source`.
+    /// Prepares a fetch of `paths`.
     ///
     /// # Errors
     /// The file system's.
-    pub fn prepare(&self, source: &Source) -> io::Result<()> {
-        fs::write(self.names(), arguments::names(source))?;
+    pub fn prepare<'a>(&self, paths: impl IntoIterator<Item = &'a RelativePath>) -> io::Result<()> {
+        fs::write(self.names(), arguments::names(paths))?;
+        self.make_backup()
+    }
+
+    /// Makes the folder that becomes the backup.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn make_backup(&self) -> io::Result<()> {
         match fs::DirBuilder::new().mode(0o750).create(self.backup()) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),

@@ -6,12 +6,14 @@
 
 pub mod aside;
 pub mod bandwidth;
+pub mod batch;
 pub mod carrier;
 pub mod commands;
 pub mod copies;
 pub mod failure;
 pub mod fetch;
 pub mod incoming;
+pub mod landing;
 pub mod metrics;
 pub mod node;
 pub mod node_key;

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
     policy::PerSecond,
-    queue::{BatchLimit, ClaimRequest, Claimed, HostLimits, Idle, Lease, Room},
+    queue::{ClaimRequest, Claimed, HostLimits, Idle, Lease, Room},
     redis_link::LinkError,
     shutdown::Shutdown,
 };
@@ -18,22 +18,23 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument;
 
 use crate::{
     bandwidth::share,
     fetch::Progress,
-    node::Node,
+    node::{Node, Shown},
     policy::Effective,
     recovery,
     rsync::process::GRACE,
-    worker::{self, jittered},
+    worker::{self, Taken, jittered},
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// Waits between two questions when there was nothing, doubled from the first to the second.
 const POLL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// A puller that is to end when nothing is left asks so often before it takes resting hosts for what it can't take.
+const BUSY_AT_THE_END: u32 = 4;
 /// While jobs can be claimed, inboxes are looked at so often.
 const ADMIT_EVERY: Duration = Duration::from_millis(100);
 /// Entries admitted at once.
@@ -108,34 +109,34 @@ async fn claim_until(node: &Arc<Node>, until: Until, ending: &CancellationToken,
     let slots = Arc::new(Semaphore::new(usize::try_from(node.settings.slots).unwrap_or(1)));
     let workers = TaskTracker::new();
     let mut claimer = Claimer::new(node);
+    let mut busy_in_a_row = 0;
     while !shutdown.is_requested() {
         let Some(permit) = alive(shutdown, Arc::clone(&slots).acquire_owned()).await else { break };
         let Ok(permit) = permit else { break };
         let free_slots = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX).saturating_add(1);
+        let was_empty = workers.is_empty();
         match claimer.next(free_slots).await {
-            Next::Job(lease) => {
+            Next::Jobs(leases) => {
                 claimer.wait = POLL.0;
-                let span = tracing::info_span!(
-                    "job", job = %lease.job.id, instance = %lease.job.key(), attempt = lease.attempts
-                );
-                // Shown before the next claim, so that its bytes count as promised.
-                let progress = Arc::new(Progress::new(lease.job.size_bytes()));
-                let shown = node.show(lease.job.id, lease.job.key(), Arc::clone(&progress));
+                // Shown before the next claim, so that their bytes count as promised.
+                let (taken, shown): (Vec<_>, Vec<_>) = leases.into_iter().map(|lease| take(node, lease)).unzip();
                 let (node, ending, shutdown) = (Arc::clone(node), ending.clone(), shutdown.clone());
-                let work = async move {
-                    Box::pin(worker::work(&node, *lease, &progress, ending)).await;
+                workers.spawn(async move {
+                    Box::pin(worker::work(&node, &taken, ending)).await;
                     drop(shown);
                     let rest = node.settings.rest.duration();
                     if !rest.is_zero() {
                         shutdown.unless_requested(tokio::time::sleep(rest)).await;
                     }
                     drop(permit);
-                };
-                workers.spawn(work.instrument(span));
+                });
             }
-            Next::Nothing { waits } => {
+            Next::Nothing(idle) => {
                 drop(permit);
-                if until == Until::Empty && !waits && workers.is_empty() {
+                // Hosts that are busy though nothing of ours runs: with others' transfers, or they rest.
+                busy_in_a_row = if idle == Some(Idle::HostsBusy) && was_empty { busy_in_a_row + 1 } else { 0 };
+                let over = idle == Some(Idle::Empty) || busy_in_a_row >= BUSY_AT_THE_END;
+                if until == Until::Empty && over && workers.is_empty() {
                     break;
                 }
                 let pause = jittered(claimer.wait);
@@ -147,6 +148,12 @@ async fn claim_until(node: &Arc<Node>, until: Until, ending: &CancellationToken,
     }
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     drain(node, workers, ending).await;
+}
+
+fn take(node: &Arc<Node>, lease: Lease) -> (Taken, Shown) {
+    let progress = Arc::new(Progress::new(lease.job.size_bytes()));
+    let shown = node.show(lease.job.id, lease.job.key(), Arc::clone(&progress));
+    (Taken { lease, progress }, shown)
 }
 
 /// Waits for `work` or the shutdown, and tells the service manager meanwhile that this loop lives.
@@ -181,8 +188,9 @@ async fn drain(node: &Arc<Node>, workers: TaskTracker, ending: &CancellationToke
 
 /// What a claim brought.
 enum Next {
-    Job(Box<Lease>),
-    Nothing { waits: bool },
+    Jobs(Vec<Lease>),
+    /// Nothing, and what the queue said, if it was asked.
+    Nothing(Option<Idle>),
 }
 
 struct Claimer<'a> {
@@ -210,7 +218,7 @@ impl<'a> Claimer<'a> {
             Ok(room) => room,
             Err(why) => {
                 self.node.paused(Some(why));
-                return Next::Nothing { waits: true };
+                return Next::Nothing(None);
             }
         };
         let claimed = match admitted {
@@ -225,7 +233,7 @@ impl<'a> Claimer<'a> {
             Err(error) => {
                 self.node.failed_with(error.to_string());
                 self.node.paused(Some(error.to_string()));
-                Next::Nothing { waits: true }
+                Next::Nothing(None)
             }
         }
     }
@@ -247,20 +255,16 @@ impl<'a> Claimer<'a> {
                     transfers: settings.rsync.host_limit,
                     starts_per_second: settings.rsync.host_starts_per_second.map_or(0.0, PerSecond::get),
                 },
-                batch: BatchLimit { jobs: 1, bytes: 0 },
+                batch: settings.rsync.batch(),
             };
             let claimed = Box::pin(self.node.queue.claim(&request)).await;
             if !claimed.as_ref().is_err_and(LinkError::is_transient) {
                 self.request_id = None;
             }
             match claimed? {
-                Claimed::Jobs(leases) => {
-                    if let Some(lease) = leases.into_iter().next() {
-                        return Ok(Next::Job(Box::new(lease)));
-                    }
-                }
+                Claimed::Jobs(leases) => return Ok(Next::Jobs(leases)),
                 Claimed::Nothing(Idle::Empty) if self.admit().await? > 0 => {}
-                Claimed::Nothing(idle) => return Ok(Next::Nothing { waits: idle != Idle::Empty }),
+                Claimed::Nothing(idle) => return Ok(Next::Nothing(Some(idle))),
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     aside,
     incoming::Incoming,
     node::Node,
-    store::{INCOMING, Store},
+    store::{BATCH_PREFIX, INCOMING, Store},
 };
 
 /// Settles what was published and not known to be settled, and puts back the leases of the process before.
@@ -53,13 +53,14 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
         match node.queue.settle(&lease, &report, End::Final).await? {
             Settled::Done => {
                 tracing::info!(%job, "a backup published by the process before is settled");
-                node.count_stored(&report.job.queue, report.job.size_bytes());
+                node.count_stored(&lease.queue, report.job.size_bytes());
             }
             Settled::AlreadyYours => {}
             Settled::Lost => node.carrier.set_aside_as_superseded(&folder, &report),
         }
         node.carrier.discard(&report.job).await;
     }
+    remove_batches(&node.store).await;
     let reason = Reason::new(ReasonCode::TransferFailed, "the puller was ended in the middle of the transfer");
     for held in node.queue.leases().await? {
         if held.node_id == node.settings.node_id && !node.is_running(held.job) {
@@ -103,6 +104,22 @@ pub async fn sweep(node: &Arc<Node>) -> usize {
 fn left_jobs(store: &Store) -> io::Result<Vec<JobId>> {
     let entries = fs::read_dir(store.root().join(INCOMING))?;
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// Removes what sessions of the process before left, after ending those that go on.
+async fn remove_batches(store: &Store) {
+    for entry in fs::read_dir(store.root().join(INCOMING)).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let batch = name.to_str().and_then(|name| name.strip_prefix(BATCH_PREFIX)?.parse().ok());
+        let Some(batch) = batch else { continue };
+        let removed = match Incoming::open_batch(store, batch).await {
+            Ok(incoming) => incoming.remove(),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%batch, %error, "a batch's folder could not be removed; the next start does it");
+        }
+    }
 }
 
 async fn find(store: &Arc<Store>, job: JobId) -> io::Result<Option<RelativePath>> {

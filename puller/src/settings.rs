@@ -11,6 +11,7 @@ use longshore_core::{
     },
     job::{HostAddress, ModuleName},
     policy::{ClusterRule, HostRule, NodeRule, PerSecond, QueueRule, Rules, TypeRule},
+    queue::BatchLimit,
     telemetry::LogConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -183,6 +184,9 @@ pub struct StoreSettings {
     pub keep_aside_space: Reserve,
 }
 
+/// Each is listed in the heartbeat, and holds its folder open.
+const MOST_BATCH_JOBS: u32 = 512;
+
 /// `[rsync]`: how files are fetched.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
@@ -199,6 +203,16 @@ pub struct RsyncSettings {
     pub allow_unpatched: bool,
     /// Transfers at once from a host that has no rule of its own, over all nodes.
     pub host_limit: u32,
+    /// Small files of one host's module that one session may fetch; 1: each by its own.
+    pub batch_jobs: u32,
+    /// Bytes of all of them.
+    pub batch_bytes: ByteSize,
+    /// Rest of a host that is down or refuses; doubled for each failure in a row, up to `host_rest_longest`.
+    pub host_rest: Span,
+    /// The longest rest of a host.
+    pub host_rest_longest: Span,
+    /// A job whose host could not be asked for this long since it was admitted is given up and kept for a person.
+    pub give_up_host: Span,
     /// Transfers begun a second from such a host, over all nodes; without it, as many as come.
     pub host_starts_per_second: Option<PerSecond>,
     /// Logins of daemon modules.
@@ -214,6 +228,11 @@ impl Default for RsyncSettings {
             bwlimit: ByteSize(0),
             allow_unpatched: false,
             host_limit: 2,
+            batch_jobs: 64,
+            batch_bytes: ByteSize::kib(32 * 1024),
+            host_rest: Span::seconds(5),
+            host_rest_longest: Span::seconds(300),
+            give_up_host: Span::seconds(24 * 3600),
             host_starts_per_second: None,
             secrets: Secrets::default(),
         }
@@ -221,6 +240,11 @@ impl Default for RsyncSettings {
 }
 
 impl RsyncSettings {
+    /// How much one claim may bring.
+    pub fn batch(&self) -> BatchLimit {
+        BatchLimit { jobs: self.batch_jobs, bytes: self.batch_bytes.bytes() }
+    }
+
     /// The login for a module of a host: the first entry that fits.
     pub fn secret_of(&self, host: &HostAddress, module: &ModuleName) -> Option<&ModuleSecret> {
         let fits = |pattern: &str, text: &str| pattern == "*" || pattern == text;
@@ -361,6 +385,12 @@ fn problems(loaded: &Loaded<Settings>) -> Vec<Problem> {
     }
     if settings.rsync.host_limit == 0 {
         wrong("rsync.host_limit", "0 transfers from a host would fetch nothing");
+    }
+    if settings.rsync.batch_jobs == 0 || settings.rsync.batch_jobs > MOST_BATCH_JOBS {
+        wrong("rsync.batch_jobs", &format!("1 to {MOST_BATCH_JOBS}; 1 fetches each file by its own session"));
+    }
+    if settings.rsync.host_rest.duration().is_zero() {
+        wrong("rsync.host_rest", "must be more than 0: a host that is down would be asked without a pause");
     }
     if settings.rsync.stall.duration().is_zero() {
         wrong("rsync.stall", "must be more than 0");

@@ -23,6 +23,8 @@ use crate::node_key;
 pub const MARKER: &str = ".longshore-store";
 /// Transfers under way, one folder a job.
 pub const INCOMING: &str = ".incoming";
+/// Before the id of a batch, whose folder lies among those of jobs.
+pub const BATCH_PREFIX: &str = "batch-";
 /// Backups that another node settled.
 pub const SUPERSEDED: &str = ".superseded";
 /// What arrived with another size or digest than announced, for a person to look at.
@@ -209,6 +211,11 @@ impl Store {
         self.root.join(INCOMING).join(job.to_string())
     }
 
+    /// The folder of a batch's session.
+    pub fn incoming_batch(&self, batch: JobId) -> PathBuf {
+        self.root.join(INCOMING).join(format!("{BATCH_PREFIX}{batch}"))
+    }
+
     /// Where `job` belongs, below the root. The month is that of the job's id, which nobody can change later.
     pub fn place(job: &Job) -> Result<RelativePath, longshore_core::path::PathError> {
         let (kind, server, instance) = (&job.backup_type, &job.server_id, &job.instance);
@@ -234,7 +241,8 @@ impl Store {
         Ok(None)
     }
 
-    /// Gives `folder` its final name `place`, for good: the folder and its content must be synced already.
+    /// Gives `folder` its final name `place`: the folder and its content must be synced already. The name is durable when the
+    /// folder above it is synced.
     ///
     /// # Errors
     /// `AlreadyExists` when something has that name; else the file system's.
@@ -245,11 +253,10 @@ impl Store {
                 if let Some(parent) = to.parent() {
                     self.make_folders(parent)?;
                 }
-                rename_new(folder, &to)?;
+                rename_new(folder, &to)
             }
-            other => other?,
+            other => other,
         }
-        to.parent().map_or(Ok(()), sync)
     }
 
     /// Makes `folder` and its parents below the root, each synced into its parent.

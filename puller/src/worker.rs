@@ -1,5 +1,5 @@
-//! One job under one lease, from claim to settled: the handler of [`crate::puller`]'s slots. Safe to run again after a kill at
-//! any step, because each step leaves the disk and the queue such that the next owner of the job can go on or begin anew:
+//! What one claim brought, one job or a batch, from claim to settled: the handler of [`crate::puller`]'s slots. Safe to run again
+//! after a kill at any step, because each step leaves the disk and the queue such that the next owner of the job can go on or begin anew:
 //!
 //! fetch → verify → manifest and commit (fence) → rename → settle (fence, report) → remove the transfer's folder
 //!
@@ -7,21 +7,25 @@
 //! ([`crate::recovery`]).
 
 use std::{
+    fs::File,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use longshore_core::{
     Millis, Outcome, ReasonCode, Report,
     queue::{End, Held, Lease, Settled},
     redis_link::LinkError,
-    report::{REPORT_VERSION, Reason, Verified},
+    report::{REPORT_VERSION, Reason, Transfer, Verified},
     step,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use crate::{
+    batch::Task,
     carrier::{Brought, Turn},
     failure::{Class, Failure},
     fetch::Progress,
@@ -35,100 +39,241 @@ const MOST_DOUBLINGS: u32 = 6;
 /// How long a drain waits for Redis to take a job back.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 
-/// Works on `lease` until it is over. `ending` ends the transfer and gives the job back.
-pub async fn work(node: &Arc<Node>, lease: Lease, progress: &Progress, ending: CancellationToken) {
+/// A claimed job, and how far it is.
+#[derive(Debug)]
+pub struct Taken {
+    /// The lease.
+    pub lease: Lease,
+    /// Shown in the heartbeat.
+    pub progress: Arc<Progress>,
+}
+
+/// Works on what one claim brought until it is over. `ending` ends the transfers and gives the jobs back.
+pub async fn work(node: &Arc<Node>, taken: &[Taken], ending: CancellationToken) {
     step::reached("puller.claimed");
     let started = Instant::now();
-    // Ended by a drain, or because the lease was lost.
-    let lost = CancellationToken::new();
+    // Ended by a drain, or because no lease is left.
     let stop = ending.child_token();
-    let turn = Turn { revision: lease.revision, attempts: lease.attempts, verify: Verified::Received, copy_of: None };
-    let worker = Worker { node, lease: &lease, lost: &lost, ending: &ending };
-    let carried = async {
-        if lease.attempts > node.settings.retry {
-            let text = "its earlier transfers never came to an end: the puller was killed each time";
-            return Err(Failure { reason: Reason::new(ReasonCode::TransferFailed, text), class: Class::GiveUp });
-        }
-        node.carrier.bring(&lease.job, turn, progress, &stop).await
-    };
-    let was_corrupt = node.carrier.was_corrupt(&lease.job);
-    let whole = async {
-        match carried.await {
-            Ok(brought) => worker.land(brought).await,
-            Err(failure) => worker.fail(failure, was_corrupt).await,
-        }
-    };
+    let workers: Vec<Worker<'_>> = taken.iter().map(|taken| Worker::new(node, taken, &ending)).collect();
     tokio::select! {
         biased;
-        () = whole => {}
-        () = worker.renew(&stop) => {}
+        () = Box::pin(work_on(node, &workers, &stop)) => {}
+        () = renew(node, &workers, &stop) => {}
     }
-    node.metrics.seconds.observe(started.elapsed().as_secs_f64());
+    for _ in taken {
+        node.metrics.seconds.observe(started.elapsed().as_secs_f64());
+    }
 }
 
-struct Worker<'a> {
-    node: &'a Arc<Node>,
-    lease: &'a Lease,
-    lost: &'a CancellationToken,
-    ending: &'a CancellationToken,
-}
-
-impl Worker<'_> {
-    /// Publishes and settles.
-    async fn land(&self, brought: Brought) {
-        let (node, lease) = (self.node, self.lease);
-        let ask = || node.queue.commit(lease, node.settings.lease.duration());
-        // Independent of each other; only the rename needs both.
-        let (written, held) = tokio::join!(node.carrier.write_manifest(&brought), self.insist("commit", ask));
-        let Some(held) = held else { return };
-        if held == Held::Lost {
-            return self.superseded(brought, "before its backup was published").await;
+/// First what can be fetched in one session, landed together; then each of the others alone.
+async fn work_on(node: &Arc<Node>, workers: &[Worker<'_>], stop: &CancellationToken) {
+    let file_system = match node.carrier.file_system() {
+        Ok(file_system) => file_system,
+        Err(failure) => {
+            let failed = workers.iter().map(|worker| (worker, failure.clone()));
+            return fail_all(failed).await;
         }
-        step::reached("puller.committed");
-        let published = match written {
-            Ok(()) => node.carrier.publish(&brought).await,
-            Err(failure) => Err(failure),
-        };
-        if let Err(failure) = published {
-            drop(brought);
-            return self.fail(failure, false).await;
-        }
-        step::reached("puller.published");
-        let ask = || node.queue.settle(lease, &brought.report, End::Final);
-        match self.insist("settle", ask).await {
-            Some(Settled::Done | Settled::AlreadyYours) => {
-                step::reached("puller.settled");
-                let report = &brought.report;
-                let transfer = report.transfer.unwrap_or(longshore_core::report::Transfer {
-                    bytes: 0,
-                    seconds: 0.0,
-                    resumed_bytes: 0,
-                });
-                tracing::info!(
-                    path = report.path.as_ref().map(longshore_core::RelativePath::as_str),
-                    bytes = lease.job.size_bytes(),
-                    received = transfer.bytes,
-                    resumed = transfer.resumed_bytes,
-                    seconds = transfer.seconds,
-                    "stored"
-                );
-                node.count_stored(&lease.job.queue, lease.job.size_bytes());
-                node.carrier.finish(brought).await;
+    };
+    let tasks: Vec<Task<'_>> = workers.iter().map(|worker| worker.task).collect();
+    let mut alone = Vec::new();
+    if let [_] = tasks.as_slice() {
+        alone.extend(workers);
+    } else {
+        let span = tracing::info_span!("batch", jobs = tasks.len());
+        let results = node.carrier.bring_together(&tasks, stop).instrument(span).await;
+        let mut together = Vec::new();
+        for (worker, result) in workers.iter().zip(results) {
+            match result {
+                Some(result) => together.push((worker, result)),
+                None => alone.push(worker),
             }
-            Some(Settled::Lost) => self.superseded(brought, "before its report was written").await,
+        }
+        conclude(node, together, &file_system).await;
+    }
+    let mut host_failed = None;
+    for worker in alone {
+        let result = match &host_failed {
+            Some(failure) => Err(Failure::clone(failure)),
+            None => worker.bring(stop).await,
+        };
+        if let Err(failure) = &result
+            && failure.class == Class::Host
+        {
+            // The others of this claim would find the same.
+            host_failed = Some(failure.clone());
+        }
+        conclude(node, vec![(worker, result)], &file_system).await;
+    }
+}
+
+/// Publishes and settles what was brought, then decides what becomes of the rest.
+async fn conclude(node: &Node, results: Vec<(&Worker<'_>, Result<Brought, Failure>)>, file_system: &Arc<File>) {
+    let (mut landing, mut failed) = (Vec::new(), Vec::new());
+    for (worker, result) in results {
+        match result {
+            Ok(brought) => landing.push((worker, brought)),
+            Err(failure) => failed.push((worker, failure)),
+        }
+    }
+    if !landing.is_empty() {
+        failed.extend(Box::pin(land(node, landing, file_system)).await);
+    }
+    fail_all(failed.into_iter()).await;
+}
+
+async fn fail_all<'a>(failed: impl Iterator<Item = (&'a Worker<'a>, Failure)>) {
+    for (worker, failure) in failed {
+        Box::pin(worker.fail(failure)).instrument(worker.span.clone()).await;
+    }
+}
+
+/// Publishes and settles, and gives back what failed on the way.
+async fn land<'a>(
+    node: &Node,
+    landing: Vec<(&'a Worker<'a>, Brought)>,
+    file_system: &Arc<File>,
+) -> Vec<(&'a Worker<'a>, Failure)> {
+    let length = node.settings.lease.duration();
+    let asked = landing.iter().map(|(worker, _)| worker.insist("commit", || node.queue.commit(worker.lease(), length)));
+    // Independent of each other; only the rename needs both.
+    let (written, held) = tokio::join!(
+        node.carrier.write_manifests(landing.iter().map(|(_, brought)| brought), file_system),
+        join_all(asked)
+    );
+    let (mut ours, mut failed) = (Vec::with_capacity(landing.len()), Vec::new());
+    for ((worker, brought), held) in landing.into_iter().zip(held) {
+        match (held, &written) {
+            (Some(Held::Yours), Ok(())) => ours.push((worker, brought)),
+            (Some(Held::Yours), Err(failure)) => failed.push((worker, failure.clone())),
+            (Some(Held::Lost), _) => worker.superseded(brought, "before its backup was published").await,
+            (None, _) => {}
+        }
+    }
+    step::reached("puller.committed");
+    let published = node.carrier.publish(ours.iter().map(|(_, brought)| brought)).await;
+    let mut named = Vec::with_capacity(ours.len());
+    for ((worker, brought), published) in ours.into_iter().zip(published) {
+        match published {
+            Ok(()) => named.push((worker, brought)),
+            Err(failure) => failed.push((worker, failure)),
+        }
+    }
+    step::reached("puller.published");
+    let asked = named.iter().map(|(worker, brought)| {
+        worker.insist("settle", || node.queue.settle(worker.lease(), &brought.report, End::Final))
+    });
+    let settled = join_all(asked).await;
+    step::reached("puller.settled");
+    let mut done = Vec::with_capacity(named.len());
+    for ((worker, brought), settled) in named.into_iter().zip(settled) {
+        match settled {
+            Some(Settled::Done | Settled::AlreadyYours) => {
+                worker.stored(&brought.report);
+                done.push(brought);
+            }
+            Some(Settled::Lost) => worker.superseded(brought, "before its report was written").await,
             // Published, and the process is told to end while Redis is away: the next start settles it.
             None => {}
         }
     }
+    node.carrier.finish(done).await;
+    failed
+}
+
+/// Renews the leases at a third of their length for as long as it is polled. When none is left the transfer is ended.
+async fn renew(node: &Node, workers: &[Worker<'_>], stop: &CancellationToken) {
+    let length = node.settings.lease.duration();
+    loop {
+        tokio::time::sleep(length / 3).await;
+        let held: Vec<&Worker<'_>> = workers.iter().filter(|worker| !worker.lost.is_cancelled()).collect();
+        if held.is_empty() {
+            stop.cancel();
+            std::future::pending::<()>().await;
+        }
+        let answers = join_all(held.iter().map(|worker| node.queue.renew(worker.lease(), length))).await;
+        for (worker, answer) in held.into_iter().zip(answers) {
+            match answer {
+                Ok(Held::Yours) => {}
+                Ok(Held::Lost) => worker.lost.cancel(),
+                // Whether it is still ours is decided by the commit; until then the transfer goes on.
+                Err(error) => {
+                    worker.span.in_scope(|| tracing::warn!(%error, "the lease could not be renewed"));
+                }
+            }
+        }
+        if workers.iter().all(|worker| worker.lost.is_cancelled()) {
+            stop.cancel();
+        }
+    }
+}
+
+/// One job's part.
+struct Worker<'a> {
+    node: &'a Arc<Node>,
+    taken: &'a Taken,
+    task: Task<'a>,
+    was_corrupt: bool,
+    lost: CancellationToken,
+    ending: &'a CancellationToken,
+    span: Span,
+}
+
+impl<'a> Worker<'a> {
+    fn new(node: &'a Arc<Node>, taken: &'a Taken, ending: &'a CancellationToken) -> Self {
+        let Taken { lease, progress } = taken;
+        let turn = Turn {
+            revision: lease.revision,
+            attempts: lease.attempts,
+            verify: Verified::Received,
+            copy_of: lease.copy_of.as_deref(),
+        };
+        let span =
+            tracing::info_span!("job", job = %lease.job.id, instance = %lease.job.key(), attempt = lease.attempts);
+        let task = Task { job: &lease.job, turn, progress };
+        let was_corrupt = node.carrier.was_corrupt(&lease.job);
+        Self { node, taken, task, was_corrupt, lost: CancellationToken::new(), ending, span }
+    }
+
+    fn lease(&self) -> &'a Lease {
+        &self.taken.lease
+    }
+
+    /// Fetches it alone.
+    async fn bring(&self, stop: &CancellationToken) -> Result<Brought, Failure> {
+        let Task { job, turn, progress } = self.task;
+        if stop.is_cancelled() {
+            return Err(Failure::ended());
+        }
+        if turn.attempts > self.node.settings.retry {
+            let text = "its earlier transfers never came to an end: the puller was killed each time";
+            return Err(Failure { reason: Reason::new(ReasonCode::TransferFailed, text), class: Class::GiveUp });
+        }
+        Box::pin(self.node.carrier.bring(job, turn, progress, stop)).instrument(self.span.clone()).await
+    }
+
+    fn stored(&self, report: &Report) {
+        let job = &self.lease().job;
+        let transfer = report.transfer.unwrap_or(Transfer { bytes: 0, seconds: 0.0, resumed_bytes: 0 });
+        let _entered = self.span.enter();
+        tracing::info!(
+            path = report.path.as_ref().map(longshore_core::RelativePath::as_str),
+            bytes = job.size_bytes(),
+            received = transfer.bytes,
+            resumed = transfer.resumed_bytes,
+            seconds = transfer.seconds,
+            "stored"
+        );
+        self.node.count_stored(&self.lease().queue, job.size_bytes());
+    }
 
     async fn superseded(&self, brought: Brought, when: &str) {
-        tracing::warn!(when, "the lease was lost; another node has the job");
+        self.span.in_scope(|| tracing::warn!(when, "the lease was lost; another node has the job"));
         self.node.carrier.superseded(brought).await;
     }
 
     /// Decides what becomes of a job whose transfer failed: the one place where a failure is logged.
-    async fn fail(&self, failure: Failure, was_corrupt: bool) {
-        let (node, lease) = (self.node, self.lease);
+    async fn fail(&self, failure: Failure) {
+        let (node, lease) = (self.node, self.lease());
         if self.lost.is_cancelled() {
             tracing::warn!("the lease was lost during the transfer; another node has the job");
             return node.carrier.discard(&lease.job).await;
@@ -150,11 +295,14 @@ impl Worker<'_> {
                 return self.give_back(&failure.reason).await;
             }
         }
+        if failure.class == Class::Host {
+            return self.host_failed(failure.reason).await;
+        }
         let is_last = lease.attempts >= node.settings.retry;
         let again = match failure.class {
             Class::Again | Class::NodeRests | Class::NodeUnfit => !is_last,
-            Class::Corrupt => !is_last && !was_corrupt,
-            Class::GiveUp | Class::Ended => false,
+            Class::Corrupt => !is_last && !self.was_corrupt,
+            Class::GiveUp | Class::Ended | Class::Host => false,
         };
         if again {
             self.put_off(&failure.reason).await;
@@ -163,16 +311,31 @@ impl Worker<'_> {
         }
     }
 
+    /// For any node to take when the host has rested; too long after the admission it is given up.
+    async fn host_failed(&self, reason: Reason) {
+        let (node, lease) = (self.node, self.lease());
+        let settings = &node.settings.rsync;
+        let waited = Millis::now().since(lease.admitted_at);
+        if waited >= settings.give_up_host.duration() {
+            let text = format!("its host could not be asked for {}: {}", settings.give_up_host, reason.text);
+            return self.give_up(Reason::new(reason.code, text)).await;
+        }
+        tracing::warn!(%reason, "the host could not be asked; given back, no attempt counted");
+        let (first, longest) = (settings.host_rest.duration(), settings.host_rest_longest.duration());
+        let held = self.insist("host_failed", || node.queue.host_failed(lease, first, longest, &reason)).await;
+        self.after_return(held, &reason).await;
+    }
+
     /// For any node to take at once; this one rests.
     async fn give_back(&self, reason: &Reason) {
-        let (node, lease) = (self.node, self.lease);
+        let (node, lease) = (self.node, self.lease());
         tracing::warn!(%reason, "this node can store nothing now; given back, no attempt counted");
         let held = self.insist("release", || node.queue.release(lease)).await;
         self.after_return(held, reason).await;
     }
 
     async fn put_off(&self, reason: &Reason) {
-        let (node, lease) = (self.node, self.lease);
+        let (node, lease) = (self.node, self.lease());
         let doublings = lease.attempts.saturating_sub(1).min(MOST_DOUBLINGS);
         let delay = jittered(node.settings.retry_delay.duration() * 2u32.pow(doublings));
         tracing::warn!(%reason, attempt = lease.attempts, retry_in = ?delay, "transfer failed; put back");
@@ -184,13 +347,13 @@ impl Worker<'_> {
         match held {
             Some(Held::Yours) => self.node.count_retried(reason.code.as_str()),
             // Another node has the job: nobody comes back for what arrived here.
-            Some(Held::Lost) => self.node.carrier.discard(&self.lease.job).await,
+            Some(Held::Lost) => self.node.carrier.discard(&self.lease().job).await,
             None => {}
         }
     }
 
     async fn give_up(&self, reason: Reason) {
-        let (node, lease) = (self.node, self.lease);
+        let (node, lease) = (self.node, self.lease());
         let refused = matches!(reason.code, ReasonCode::UnsafePath | ReasonCode::Malformed);
         tracing::error!(%reason, attempts = lease.attempts, "given up; kept among the dead letters");
         let code = reason.code.as_str().to_owned();
@@ -215,24 +378,6 @@ impl Worker<'_> {
         }
         if settled.is_some() {
             node.carrier.discard(&lease.job).await;
-        }
-    }
-
-    /// Renews the lease at a third of its length for as long as it is polled. A lease that was lost ends the transfer.
-    async fn renew(&self, stop: &CancellationToken) {
-        let length = self.node.settings.lease.duration();
-        loop {
-            tokio::time::sleep(length / 3).await;
-            match self.node.queue.renew(self.lease, length).await {
-                Ok(Held::Yours) => {}
-                Ok(Held::Lost) => {
-                    self.lost.cancel();
-                    stop.cancel();
-                    std::future::pending::<()>().await;
-                }
-                // Whether it is still ours is decided by the commit; until then the transfer goes on.
-                Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
-            }
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use longshore_core::{ContentKind, Source, Transport};
+use longshore_core::{RelativePath, Source, Transport};
 
 use crate::{
     bandwidth::relay::{RELAY, RELAY_PROXY},
@@ -32,22 +32,33 @@ pub enum Checksum {
     Negotiated,
 }
 
+/// What lies at the paths that are fetched, and under which names it arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One file, under its own name.
+    File,
+    /// One folder with everything below it, under its own name.
+    Directory,
+    /// Several files, each under its whole path below the module.
+    Files,
+}
+
 /// One fetch.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// From where.
     pub source: &'a Source,
-    /// A file, or a folder with everything below it.
-    pub kind: ContentKind,
-    /// Bytes announced; a larger file is not begun.
-    pub size_bytes: u64,
+    /// What.
+    pub shape: Shape,
+    /// A larger file is not begun.
+    pub largest_bytes: u64,
     /// Whether nothing of it is here yet. A partial would be thrown away by whole-file mode.
     pub fresh: bool,
     /// Which digest to ask for.
     pub checksum: Checksum,
     /// Begins each line about a file; not known to the host, so that it cannot forge one.
     pub marker: &'a str,
-    /// The file that names the path (see [`names`]).
+    /// The file that names the paths (see [`names`]).
     pub names: &'a Path,
     /// The folder that it goes into: absolute, without links.
     pub into: &'a Path,
@@ -77,10 +88,10 @@ pub enum NotConfigured {
     LocalModule(String),
 }
 
-/// The content of the file that `--files-from` reads: the path below the module, ended by NUL.
-pub fn names(source: &Source) -> Vec<u8> {
+/// The content of the file that `--files-from` reads: the paths below the module, each ended by NUL.
+pub fn names<'a>(paths: impl IntoIterator<Item = &'a RelativePath>) -> Vec<u8> {
     // "./" keeps a name that begins with # or ; from being a comment.
-    format!("./{}\0", source.path).into_bytes()
+    paths.into_iter().flat_map(|path| format!("./{path}\0").into_bytes()).collect()
 }
 
 /// Builds the command line.
@@ -94,18 +105,20 @@ pub fn build(
     local: &LocalModules,
 ) -> Result<CommandLine, NotConfigured> {
     let mut line = Line::new();
-    line.say(["-t", "-8", "--inplace", "--no-relative", "--no-links", "--no-devices", "--no-specials"]);
+    line.say(["-t", "-8", "--inplace", "--no-links", "--no-devices", "--no-specials"]);
     line.say(["--chmod=D0750,F0640", "--no-human-readable", "--outbuf=L", "--info=progress2,stats2", "--from0"]);
     line.say([
-        format!("--max-size={}", wanted.size_bytes),
+        format!("--max-size={}", wanted.largest_bytes),
         format!("--timeout={}", rsync.timeout.duration().as_secs()),
     ]);
     line.say([format!("--out-format={}|%i|%C|%n", wanted.marker)]);
     line.say_path("--files-from=", wanted.names);
-    match wanted.kind {
+    match wanted.shape {
         // One file is synced together with its manifest: both wait for the disk once.
-        ContentKind::File => {}
-        ContentKind::Directory => line.say(["-r", "--no-inc-recursive", "--fsync"]),
+        Shape::File => line.say(["--no-relative"]),
+        Shape::Directory => line.say(["--no-relative", "-r", "--no-inc-recursive", "--fsync"]),
+        // The folders on the way are ours, not the host's.
+        Shape::Files => line.say(["--relative", "--no-implied-dirs"]),
     }
     line.say([if wanted.fresh { "--whole-file" } else { "--no-whole-file" }]);
     if wanted.checksum == Checksum::Xxh128 {
@@ -242,8 +255,8 @@ mod tests {
     fn wanted(source: &Source) -> Wanted<'_> {
         Wanted {
             source,
-            kind: ContentKind::File,
-            size_bytes: 10,
+            shape: Shape::File,
+            largest_bytes: 10,
             fresh: true,
             checksum: Checksum::Xxh128,
             marker: "m",
@@ -308,7 +321,7 @@ mod tests {
             for word in built(&source, |_, _| {}) {
                 prop_assert!(!word.contains(&path));
             }
-            prop_assert_eq!(names(&source), format!("./{path}\0").into_bytes());
+            prop_assert_eq!(names([&source.path, &source.path]), format!("./{path}\0./{path}\0").into_bytes());
         }
     }
 }

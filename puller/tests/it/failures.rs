@@ -28,13 +28,76 @@ async fn a_host_that_is_down_is_unreachable_and_works_when_it_is_back() {
     let cluster = Cluster::start();
     let job = cluster.offer_file("a", 1000, 1).await;
     cluster.host.kill();
-    let config = cluster.configure("1", "retry = 50", "");
+    let config = cluster.configure("1", "retry = 1", "[rsync]\nhost_rest = \"200ms\"");
     let puller = config.start(&[]);
-    wait_until("it was tried", SOON, async || puller.log().contains("unreachable")).await;
+    wait_until("it was tried twice", SOON, async || puller.log().matches("unreachable").count() > 1).await;
     cluster.host.start_again();
     let report = cluster.report_of(&job).await;
+    assert_eq!((report.outcome, report.attempts), (Outcome::Stored, 1), "{:?}", report.reason);
+}
+
+#[tokio::test]
+async fn a_host_that_stays_away_is_given_up_with_a_report_in_the_end() {
+    let cluster = Cluster::start();
+    let job = cluster.offer_file("a", 1000, 1).await;
+    cluster.host.kill();
+    let more = "[rsync]\nhost_rest = \"100ms\"\ngive_up_host = \"1s\"";
+    let _puller = cluster.configure("1", "", more).start(&[]);
+    let report = cluster.report_of(&job).await;
+    assert_eq!((report.outcome, report.attempts), (Outcome::Failed, 1));
+    let reason = report.reason.unwrap();
+    assert_eq!(reason.code, ReasonCode::Unreachable);
+    assert!(reason.text.contains("could not be asked for 1s"), "{}", reason.text);
+    assert_eq!(cluster.queue.dead_letters(0, 10).await.unwrap().letters.len(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_host_holds_one_slot_at_most_while_a_living_one_has_the_others() {
+    let cluster = Cluster::start();
+    // Takes connections and says nothing: the worst of dead hosts, each try takes until a limit ends it.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut dead = Vec::new();
+    for number in 0..8 {
+        let mut job = cluster.job("gone");
+        job.server_id = "dead".parse().unwrap();
+        job.source.as_mut().unwrap().port = Some(silent.local_addr().unwrap().port());
+        job.source.as_mut().unwrap().module = format!("m{number}").parse().unwrap();
+        cluster.offer(&job).await;
+        dead.push(job.id);
+    }
+    let more =
+        "[rsync]\nhost_limit = 8\nhost_rest = \"100ms\"\nhost_rest_longest = \"200ms\"\nbatch_jobs = 1\nstall = \"1s\"";
+    let puller = cluster.configure("1", "slots = 4\nretry = 99", more).start(&[]);
+    // The first tries go out side by side: nothing is known of the host yet.
+    wait_until("the host is known to be dead", SOON, async || puller.log().contains("no attempt counted")).await;
+    wait_until("what was asked of it before is over", SOON, async || dead_running(&cluster, &dead).await <= 1).await;
+    for number in 0..40 {
+        cluster.offer_file(&format!("f{number}"), 1000, number).await;
+    }
+    let mut most = 0;
+    wait_until("the living host's jobs are stored", SOON, async || {
+        most = most.max(dead_running(&cluster, &dead).await);
+        cluster.reports().len() == 40
+    })
+    .await;
+    assert_eq!(most, 1, "seen all along, and never twice at once");
+    assert!(cluster.reports().iter().all(|report| report.outcome == Outcome::Stored));
+}
+
+async fn dead_running(cluster: &Cluster, dead: &[longshore_core::JobId]) -> usize {
+    cluster.queue.leases().await.unwrap().iter().filter(|held| dead.contains(&held.job)).count()
+}
+
+#[tokio::test]
+async fn a_module_that_refuses_does_not_keep_its_hosts_other_modules_waiting() {
+    let cluster = Cluster::start();
+    let mut refused = cluster.job("gone");
+    refused.source.as_mut().unwrap().module = "elsewhere".parse().unwrap();
+    cluster.offer(&refused).await;
+    let good = cluster.offer_file("a", 1000, 1).await;
+    let _puller = cluster.configure("1", "slots = 1", "[rsync]\nhost_rest = \"200ms\"").start(&[]);
+    let report = cluster.report_of(&good).await;
     assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
-    assert!(report.attempts > 1);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod aside;
 mod bandwidth;
+mod batches;
 mod cluster;
 mod disk;
 mod failures;

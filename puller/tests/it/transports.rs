@@ -15,7 +15,7 @@ async fn a_module_with_a_secret_needs_it() {
     let module = format!("auth users = puller\nsecrets file = {}\n", secrets.path().display());
     let cluster = Cluster::start_with("", &module);
     let refused = cluster.offer_file("a", 100, 1).await;
-    assert!(cluster.configure("1", "retry = 1", "").once().success());
+    assert!(cluster.configure("1", "", "[rsync]\ngive_up_host = 0").once().success());
     let report = cluster.report_of(&refused).await;
     assert_eq!(report.reason.unwrap().code, ReasonCode::AccessDenied);
     let password = cluster.folder.path().join("password");
@@ -144,7 +144,7 @@ async fn a_real_ssh_server_is_fetched_from_with_a_key_and_only_if_it_is_the_know
     };
     fs::write(folder.join("nobody"), "").unwrap();
     let refused = offer("not yet").await;
-    assert!(cluster.configure("1", "retry = 1", &more("nobody")).once().success());
+    assert!(cluster.configure("1", "", &format!("{}\n[rsync]\ngive_up_host = 0", more("nobody"))).once().success());
     assert_eq!(cluster.report_of(&refused).await.outcome, Outcome::Failed, "a host that is not known is not believed");
 
     let stored = offer("a file with blanks").await;

@@ -4,7 +4,9 @@
 -- Reply 1 done, now or by the same holder before; 0 lost
 --
 -- Transfers that were running side by side fail side by side: while the host rests already, that was the same failure. While
--- it has failures it may have one transfer at a time, which finds out; a stored job ends them (settle.lua).
+-- it has failures it may have one transfer at a time, which finds out; a stored job ends them (settle.lua). That one transfer is
+-- another job's each time: this one stands behind the host's others until it is claimed again, lest one module that refuses
+-- keep those of a good one waiting.
 
 local job = held(ARGV[1], ARGV[2], ARGV[3])
 if not job or job.state == 'dead' then
@@ -15,14 +17,17 @@ if job.state ~= 'leased' then
 end
 local host, now = host_key(job.host), now_micros()
 local seen = call('HMGET', host, 'failures', 'rests_until')
-if now >= tonumber(seen[2] or 0) then
+local rests_until = tonumber(seen[2] or 0)
+if now >= rests_until then
   local failures = tonumber(seen[1] or 0)
-  local rest = math.min(tonumber(ARGV[4]) * 2 ^ math.min(failures, 40), tonumber(ARGV[5]))
-  call('HSET', host, 'failures', failures + 1, 'rests_until', digits(now + rest), 'code', ARGV[6], 'text', ARGV[7])
+  rests_until = now + math.min(tonumber(ARGV[4]) * 2 ^ math.min(failures, 40), tonumber(ARGV[5]))
+  call('HSET', host, 'failures', failures + 1, 'rests_until', digits(rests_until), 'code', ARGV[6], 'text', ARGV[7])
   call('HSETNX', host, 'failing_since', digits(now))
   call('ZADD', FAILING, 'NX', digits(now), job.host)
 end
 end_lease(job)
 call('HSET', job_key(job.id), 'state', 'ready', 'attempts', digits(job.attempts - 1), 'code', ARGV[6], 'text', ARGV[7])
+job.place = digits(math.max(now, tonumber(job.place) + rests_until - now))
+job.due = digits(math.max(rests_until, tonumber(job.due)))
 add_ready(job)
 return 1
