@@ -142,7 +142,7 @@ impl JobWhy {
     fn in_queue(&mut self, standing: &JobStanding, record: &JobRecord, silent_after: Duration) {
         let now = standing.now;
         record.state.as_str().clone_into(&mut self.state);
-        let it = if record.host.starts_with('@') { "Its second copy" } else { "It" };
+        let it = if record.is_copy { "Its second copy" } else { "It" };
         let reason = record.reason.as_ref().map_or_else(|| "no reason is recorded".to_owned(), ToString::to_string);
         self.answer = match record.state {
             JobState::Ready => {
@@ -192,7 +192,7 @@ impl JobWhy {
         if let (Some(since), true) = (host.failing_since, host.failures > 0) {
             let why = host.reason.as_ref().map(ToString::to_string).unwrap_or_default();
             let text =
-                format!("{} in a row, since {}: {why}", count(host.failures.into(), "failure"), from(since, now));
+                format!("{} in a row for {}: {why}", count(host.failures.into(), "failure"), span(now.since(since)));
             self.facts.push(Fact { name: "host fails", text, at: Some(since) });
         }
         if let Some(until) = host.closed_until.filter(|until| *until > now) {
@@ -205,7 +205,7 @@ impl JobWhy {
 fn held(it: &str, record: &JobRecord, now: Millis) -> String {
     let Some((at, by, why)) = &record.held else { return format!("{it} is held.") };
     let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-    format!("{it} is held by {by} since {}{why}.", from(*at, now))
+    format!("{it} is held by {by} for {}{why}.", span(now.since(*at)))
 }
 
 fn leased(job: JobId, it: &str, standing: &JobStanding, record: &JobRecord, silent_after: Duration) -> String {

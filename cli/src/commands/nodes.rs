@@ -28,13 +28,18 @@ struct Node {
     cluster: Option<String>,
     age_seconds: Option<u64>,
     silent: bool,
+    weight: Option<u32>,
+    stored_last_hour_bytes: u64,
+    share_percent: Option<f64>,
+    weight_percent: Option<f64>,
+    room_bytes: u64,
+    bytes_per_second: u64,
     beat: Option<NodeBeat>,
     registered: Option<Registered>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Registered {
-    weight: Option<u32>,
     size_bytes: Option<u64>,
     used_bytes: Option<u64>,
 }
@@ -47,12 +52,42 @@ pub(super) struct Away {
 }
 
 impl Node {
+    fn age(&self) -> String {
+        self.age_seconds.map_or_else(String::new, |age| text::span(Duration::from_secs(age)))
+    }
+
     fn state(&self) -> Cell {
         match &self.beat {
-            None => Cell::toned("never heard", Tone::Bad),
-            Some(_) if self.silent => Cell::toned("silent", Tone::Bad),
+            None => Cell::toned("unheard", Tone::Bad),
+            Some(_) if self.silent => Cell::toned(format!("silent {}", self.age()), Tone::Bad),
             Some(beat) if beat.paused.is_some() => Cell::toned("paused", Tone::Warn),
+            Some(_) if self.weight == Some(0) => Cell::toned("draining", Tone::Warn),
             Some(_) => Cell::toned("claiming", Tone::Good),
+        }
+    }
+
+    /// What a person should know of it, in full.
+    fn note(&self) -> Option<String> {
+        let id = &self.node_id;
+        let Some(beat) = &self.beat else {
+            return Some(format!("node {id} is registered and was never heard of"));
+        };
+        match (&beat.paused, &beat.last_error) {
+            (Some(why), _) => Some(format!("node {id} is paused: {why}")),
+            (None, Some(error)) => Some(format!("node {id}, last error: {error}")),
+            (None, None) => None,
+        }
+    }
+
+    /// Its disk's size and what is free there: of its beat, else as reported.
+    fn disk(&self) -> (Option<u64>, Option<u64>) {
+        match (&self.beat, &self.registered) {
+            (Some(beat), _) => (Some(beat.disk.size_bytes), Some(beat.disk.free_bytes)),
+            (None, Some(Registered { size_bytes, used_bytes })) => {
+                let free = size_bytes.zip(*used_bytes).map(|(size, used)| size.saturating_sub(used));
+                (*size_bytes, free)
+            }
+            (None, None) => (None, None),
         }
     }
 }
@@ -75,63 +110,10 @@ pub(super) async fn list(context: &Context) -> Result<Exit, Failure> {
         show::lines("no node was heard of yet; start longshore-puller on a storage machine")?;
         return Ok(Exit::Done);
     }
-    let mut table = Table::new()
-        .column("NODE", Room::Needed)
-        .column("STATE", Room::Needed)
-        .column("HEARD", Room::Needed)
-        .number("WEIGHT", Room::Needed)
-        .number("RUNS", Room::Needed)
-        .number("SPEED", Room::Needed)
-        .number("FREE", Room::Needed)
-        .column("WHY", Room::Cut)
-        .number("DISK", Room::Spare)
-        .number("RESERVE", Room::Spare)
-        .column("CLUSTER", Room::Spare)
-        .column("VERSION", Room::Spare)
-        .column("RSYNC", Room::Spare);
-    for node in &nodes.items {
-        let heard =
-            node.age_seconds.map_or_else(String::new, |age| format!("{} ago", text::span(Duration::from_secs(age))));
-        let registered = node.registered.as_ref();
-        let weight = registered.and_then(|entry| entry.weight).or(node.beat.as_ref().map(|beat| beat.weight));
-        let (runs, speed, why, free, disk, reserve, version, rsync) = match &node.beat {
-            Some(beat) => (
-                format!("{}/{}", beat.running.len(), beat.slots),
-                format!("{}/s", text::size(beat.running.iter().map(|transfer| transfer.bytes_per_second).sum())),
-                beat.paused.clone().or_else(|| beat.last_error.clone()).unwrap_or_default(),
-                text::size(beat.disk.free_bytes),
-                text::size(beat.disk.size_bytes),
-                text::size(beat.disk.reserve_bytes),
-                beat.version.clone(),
-                beat.rsync_version.clone(),
-            ),
-            None => {
-                let size = registered.and_then(|entry| entry.size_bytes);
-                let used = registered.and_then(|entry| entry.used_bytes);
-                let free =
-                    size.zip(used).map_or_else(String::new, |(size, used)| text::size(size.saturating_sub(used)));
-                let disk = size.map_or_else(String::new, text::size);
-                let none = String::new;
-                (none(), none(), "registered only".to_owned(), free, disk, none(), none(), none())
-            }
-        };
-        table.row([
-            (&*node.node_id).into(),
-            node.state(),
-            heard.into(),
-            weight.map_or_else(String::new, |weight| weight.to_string()).into(),
-            runs.into(),
-            speed.into(),
-            free.into(),
-            why.into(),
-            disk.into(),
-            reserve.into(),
-            node.cluster.clone().unwrap_or_default().into(),
-            version.into(),
-            rsync.into(),
-        ]);
+    show::table(&table(&nodes.items))?;
+    for note in nodes.items.iter().filter_map(Node::note) {
+        show::lines(&show::plain(&note))?;
     }
-    show::table(&table)?;
     let running = nodes.items.iter().filter(|node| !node.silent).filter_map(|node| node.beat.as_ref());
     let mut transfers = Table::new()
         .column("TRANSFER", Room::Needed)
@@ -157,4 +139,52 @@ pub(super) async fn list(context: &Context) -> Result<Exit, Failure> {
         show::table(&transfers)?;
     }
     Ok(Exit::Done)
+}
+
+fn table(nodes: &[Node]) -> Table {
+    let mut table = Table::new()
+        .column("NODE", Room::Needed)
+        .column("STATE", Room::Needed)
+        .number("WEIGHT", Room::Needed)
+        .number("RUNS", Room::Needed)
+        .number("SPEED", Room::Needed)
+        .number("LAST HOUR", Room::Needed)
+        .number("SHARE (DUE)", Room::Needed)
+        .number("ROOM", Room::Needed)
+        .column("HEARD", Room::Spare)
+        .number("FREE", Room::Spare)
+        .number("DISK", Room::Spare)
+        .number("RESERVE", Room::Spare)
+        .number("CAP", Room::Spare)
+        .column("CLUSTER", Room::Spare)
+        .column("VERSION", Room::Spare)
+        .column("RSYNC", Room::Spare);
+    let some = |bytes: Option<u64>| bytes.map_or_else(String::new, text::size);
+    for node in nodes {
+        let beat = node.beat.as_ref();
+        let of_beat = |of: &dyn Fn(&NodeBeat) -> String| beat.map_or_else(String::new, of);
+        let (disk, free) = node.disk();
+        let share = node
+            .share_percent
+            .map_or_else(String::new, |share| format!("{share:.0}% ({:.0}%)", node.weight_percent.unwrap_or_default()));
+        table.row([
+            (&*node.node_id).into(),
+            node.state(),
+            node.weight.map_or_else(String::new, |weight| weight.to_string()).into(),
+            of_beat(&|beat| format!("{}/{}", beat.running.len(), beat.slots)).into(),
+            of_beat(&|_| format!("{}/s", text::size(node.bytes_per_second))).into(),
+            of_beat(&|_| text::size(node.stored_last_hour_bytes)).into(),
+            share.into(),
+            of_beat(&|_| text::size(node.room_bytes)).into(),
+            beat.map_or_else(String::new, |_| format!("{} ago", node.age())).into(),
+            some(free).into(),
+            some(disk).into(),
+            of_beat(&|beat| text::size(beat.disk.reserve_bytes)).into(),
+            of_beat(&|beat| beat.bandwidth.map_or_else(String::new, |cap| format!("{}/s", text::size(cap)))).into(),
+            node.cluster.clone().unwrap_or_default().into(),
+            of_beat(&|beat| beat.version.clone()).into(),
+            of_beat(&|beat| beat.rsync_version.clone()).into(),
+        ]);
+    }
+    table
 }

@@ -14,7 +14,7 @@ use longshore_core::{
     chain::{ChainLink, ChainPosition, FullBackup},
     config::{ConfigArgs, RedisConfig},
     digest::{DigestChoice, FileEntry, digest_reader, directory_digest},
-    queue::{Queue, StreamBody},
+    queue::{Level, Queue, StreamBody},
     redis_link::RedisLink,
     shutdown::Shutdown,
 };
@@ -89,9 +89,14 @@ impl Site {
 
     /// A puller of that name, as its daemon runs.
     pub(crate) async fn puller(&self, node: &str) {
+        self.puller_with(node, "").await;
+    }
+
+    /// A puller with more settings, written as `key = value` or `table.key = value`.
+    pub(crate) async fn puller_with(&self, node: &str, more: &str) {
         let store = self.folder.path().join(format!("store-{node}"));
         let text = format!(
-            "node_id = \"{node}\"\nqueues = [\"level1\"]\n[store]\npath = {store:?}\nreserve = \"0%\"\n[redis]\naddress = \
+            "{more}\nnode_id = \"{node}\"\nqueues = [\"level1\"]\n[store]\npath = {store:?}\nreserve = \"0%\"\n[redis]\naddress = \
              \"{redis}\"\n[serve]\nlisten = \"127.0.0.1:{serve}\"\npublic_key = \"{key}\"\n[status]\nlisten = \
              \"127.0.0.1:{status}\"\n[local_modules]\nhost = {host:?}\n",
             redis = self.redis.address(),
@@ -112,6 +117,18 @@ impl Site {
     /// Where the host's backups are.
     pub(crate) fn host(&self) -> PathBuf {
         self.folder.path().join("host")
+    }
+
+    /// A job of that many bytes that is admitted and waits; its file is there.
+    pub(crate) async fn waiting(&self, key: &str, size: usize) -> Job {
+        let name = format!("{}.xb", key.replace('/', "-"));
+        self.write(&name, size, 1);
+        let mut job = self.job(key, &name);
+        job.queue = "level1".parse().unwrap();
+        self.queue.offer(&job).await.unwrap();
+        let level = Level::new(job.queue.clone());
+        assert_eq!(self.queue.admit(&[level], 1).await.unwrap().jobs, 1);
+        job
     }
 
     /// Writes a file on the host; its bytes differ with `seed`.
@@ -145,12 +162,19 @@ impl Site {
         for job in jobs {
             self.queue.offer(job).await.unwrap();
         }
+        let reports = self.reports(jobs.len()).await;
+        self.index(&reports).await;
+        reports
+    }
+
+    /// So many reports of the stream, as soon as they are there.
+    pub(crate) async fn reports(&self, count: usize) -> Vec<Report> {
         let mut reader = self.queue.reports("indexers", "test");
         let mut reports: Vec<Report> = Vec::new();
         let shutdown = Shutdown::new();
         let until = std::time::Instant::now() + SOON;
-        while reports.len() < jobs.len() {
-            assert!(std::time::Instant::now() < until, "{} of {} were reported", reports.len(), jobs.len());
+        while reports.len() < count {
+            assert!(std::time::Instant::now() < until, "{} of {count} were reported", reports.len());
             for entry in reader.read(100, Duration::from_millis(200), &shutdown).await.unwrap() {
                 if let StreamBody::Report(report) = entry.body {
                     reports.push(*report);
@@ -158,7 +182,6 @@ impl Site {
                 reader.acknowledge(&[entry.id]).await.unwrap();
             }
         }
-        self.index(&reports).await;
         reports
     }
 

@@ -19,6 +19,8 @@ pub enum Changed {
     Done,
     /// Left alone: it is in a state where this can't be done.
     Left(JobState),
+    /// Left alone: it is a second copy, which waits in the level of the node that has the first.
+    Copy,
     /// There is no such job in the queue.
     Unknown,
     /// Its record can't be read by this version, and a report must have the job in it.
@@ -68,7 +70,7 @@ impl Queue {
     }
 
     /// Takes a job out of the queue, wherever it is but among the dead letters, and writes its one report: cancelled, with
-    /// `reason`. A node that is fetching it loses it.
+    /// `reason`. A node that is fetching it loses it. A second copy has no report: its backup stays stored.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -138,6 +140,7 @@ impl Queue {
         match answer {
             "done" => Ok(Changed::Done),
             "unknown" => Ok(Changed::Unknown),
+            "copy" => Ok(Changed::Copy),
             state => state.parse().map(Changed::Left).map_err(|error| self.damaged("the reply to an operator", error)),
         }
     }

@@ -33,8 +33,10 @@ pub struct JobRecord {
     pub state: JobState,
     /// Its level.
     pub queue: QueueName,
-    /// Where it is fetched from: its host.
+    /// Where it is fetched from: its host, or for a second copy the node that has the first.
     pub host: String,
+    /// Whether it is stored, and this is its second copy.
+    pub is_copy: bool,
     /// The module there.
     pub module: String,
     /// Bytes announced.
@@ -176,6 +178,7 @@ fn record(job: &Fields, timer: &str, expires: &str, before: &str) -> Option<JobR
         state: number(job, "state")?,
         queue: number(job, "queue")?,
         host: text(job, "host"),
+        is_copy: job.contains_key("first"),
         module: text(job, "module"),
         size_bytes: number(job, "size")?,
         need_bytes: need_bytes.parse().ok()?,

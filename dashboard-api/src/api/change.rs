@@ -141,6 +141,7 @@ impl LeftView {
             Changed::Done => return None,
             Changed::Left(JobState::Leased) => "a node is fetching it".to_owned(),
             Changed::Left(state) => format!("it is {state}"),
+            Changed::Copy => "it is a second copy of what is stored".to_owned(),
             Changed::Unknown => "it is not in the queue any more".to_owned(),
             Changed::Unreadable => "its record can't be read by this version".to_owned(),
         };

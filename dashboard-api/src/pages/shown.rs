@@ -13,7 +13,7 @@ use crate::{
         backups::BackupView,
         nodes::NodeView,
         problem::Problem,
-        queues::{ClusterView, LevelView},
+        queues::{ClusterView, HostView, LevelView},
         summary::Summary,
     },
     freshness::{InstanceView, Standing},
@@ -168,6 +168,7 @@ pub(super) struct NodeRow {
     pub(super) weight: String,
     pub(super) slots: String,
     pub(super) speed: String,
+    pub(super) share: String,
     pub(super) disk_percent: Option<u64>,
     pub(super) disk: String,
     pub(super) transfers: Vec<TransferRow>,
@@ -187,6 +188,7 @@ impl NodeRow {
             (None, _, _) => ("never heard", "bad"),
             (_, true, _) => ("silent", "bad"),
             (_, _, Some(_)) => ("paused", "warn"),
+            _ if node.weight == Some(0) => ("draining", "warn"),
             _ => ("claiming", "good"),
         };
         let registered = node.registered.as_ref();
@@ -197,24 +199,27 @@ impl NodeRow {
             tone,
             heard: node.heard_at.map(Ago::of),
             why: paused.unwrap_or_default(),
-            weight: registered.and_then(|entry| entry.weight).map(|weight| weight.to_string()).unwrap_or_default(),
+            weight: node.weight.map(|weight| weight.to_string()).unwrap_or_default(),
             slots: String::new(),
             speed: String::new(),
+            share: String::new(),
             disk_percent: None,
             disk: String::new(),
             transfers: Vec::new(),
         };
         if let Some(beat) = &node.beat {
-            if row.weight.is_empty() {
-                row.weight = beat.weight.to_string();
-            }
             if row.why.is_empty() {
                 row.why = beat.last_error.clone().unwrap_or_default();
             }
             row.slots = format!("{} of {}", beat.running.len(), beat.slots);
-            row.speed = format!("{}/s", size(beat.running.iter().map(|transfer| transfer.bytes_per_second).sum()));
+            row.speed = format!("{}/s", size(node.bytes_per_second));
+            row.share = size(node.stored_last_hour_bytes);
+            if let Some((share, due)) = node.share_percent.zip(node.weight_percent) {
+                row.share.push_str(&format!(", {share:.0} % of all; by weight {due:.0} %"));
+            }
             row.disk_percent = percent(beat.disk.size_bytes.saturating_sub(beat.disk.free_bytes), beat.disk.size_bytes);
-            row.disk = format!("{} free, {} kept back", size(beat.disk.free_bytes), size(beat.disk.reserve_bytes));
+            let (free, reserve) = (size(beat.disk.free_bytes), size(beat.disk.reserve_bytes));
+            row.disk = format!("room for {}; {free} free, {reserve} kept back", size(node.room_bytes));
             row.transfers = beat
                 .running
                 .iter()
@@ -248,6 +253,8 @@ pub(super) struct ClusterBox {
     pub(super) address: String,
     pub(super) away: Option<Error>,
     pub(super) levels: Vec<LevelRow>,
+    pub(super) resting: Vec<HostRow>,
+    pub(super) resting_more: u64,
     pub(super) reported: Option<(u64, Option<Ago>)>,
 }
 
@@ -256,20 +263,46 @@ pub(super) struct LevelRow {
     pub(super) queue: String,
     pub(super) waiting: u64,
     pub(super) delayed: u64,
+    pub(super) held: u64,
     pub(super) leased: u64,
     pub(super) bytes: String,
     pub(super) oldest: String,
+    pub(super) speed: String,
+    pub(super) lasts: String,
 }
+
+/// One host that is left alone.
+pub(super) struct HostRow {
+    pub(super) server_id: String,
+    pub(super) since: Ago,
+    pub(super) until: Ago,
+    pub(super) failures: u32,
+    pub(super) why: String,
+}
+
+/// So many of them are shown.
+const SHOWN_HOSTS: usize = 20;
 
 impl ClusterBox {
     pub(super) fn of(view: &ClusterView) -> Self {
+        let spanned = |seconds: Option<u64>| seconds.map_or_else(|| "–".to_owned(), |s| span(Duration::from_secs(s)));
         let level = |level: &LevelView| LevelRow {
             queue: level.queue.to_string(),
             waiting: level.waiting,
             delayed: level.delayed,
+            held: level.held,
             leased: level.leased,
             bytes: size(level.bytes),
-            oldest: level.oldest_age_seconds.map_or_else(|| "–".to_owned(), |age| span(Duration::from_secs(age))),
+            oldest: spanned(level.oldest_age_seconds),
+            speed: format!("{}/s", size(level.bytes_per_second)),
+            lasts: spanned(level.eta_seconds),
+        };
+        let host = |host: &HostView| HostRow {
+            server_id: host.server_id.clone(),
+            since: Ago::of(host.since),
+            until: Ago::of(host.until),
+            failures: host.failures,
+            why: format!("{}: {}", host.reason_code, host.reason),
         };
         Self {
             cluster: view.cluster.clone(),
@@ -277,6 +310,8 @@ impl ClusterBox {
             address: view.address.clone().unwrap_or_default(),
             away: view.away.as_ref().map(|away| Error::away("Redis", away)),
             levels: view.levels.iter().map(level).collect(),
+            resting: view.resting.iter().take(SHOWN_HOSTS).map(host).collect(),
+            resting_more: view.resting_total.saturating_sub(SHOWN_HOSTS as u64),
             reported: view.reported_size.map(|jobs| (jobs, view.reported_at.map(Ago::of))),
         }
     }

@@ -99,13 +99,13 @@ pub(super) async fn list(context: &Context, filter: &JobFilter, limit: u32) -> R
 /// Jobs in a table.
 pub(super) fn table(jobs: &[Job]) -> Table {
     let mut table = Table::new()
-        .column("INSTANCE", Room::Cut)
-        .column("LEVEL", Room::Needed)
+        .column("INSTANCE", Room::Needed)
         .column("STATE", Room::Needed)
-        .number("SIZE", Room::Needed)
         .number("WAITS", Room::Needed)
-        .number("TRIES", Room::Spare)
         .column("ID", Room::Needed)
+        .number("SIZE", Room::Spare)
+        .column("LEVEL", Room::Spare)
+        .number("TRIES", Room::Spare)
         .column("NODE", Room::Spare)
         .column("CLUSTER", Room::Spare);
     for job in jobs {
@@ -116,12 +116,12 @@ pub(super) fn table(jobs: &[Job]) -> Table {
         };
         table.row([
             job.instance.as_deref().unwrap_or("(not readable)").into(),
-            (&*job.queue).into(),
             Cell::toned(&*job.state, tone),
-            text::size(job.size_bytes).into(),
             text::span(Duration::from_secs(job.age_seconds)).into(),
-            job.attempts.to_string().into(),
             (&*job.id).into(),
+            text::size(job.size_bytes).into(),
+            (&*job.queue).into(),
+            job.attempts.to_string().into(),
             job.node_id.clone().unwrap_or_default().into(),
             (&*job.cluster).into(),
         ]);

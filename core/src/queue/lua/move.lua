@@ -1,7 +1,7 @@
 -- An operator puts a waiting job into another level. A held one stays held, a delayed one is tried at once.
 --
 -- ARGV  1 id   2 queue   3 order of the level: age | deadline   4 its max_wait: microseconds, or ''
--- Reply 'done', now or before; 'unknown'; or its state, in which it can't be moved
+-- Reply 'done', now or before; 'unknown'; 'copy': a second copy waits where its node's copies wait; or its state, in which it can't be moved
 
 local id, queue = ARGV[1], ARGV[2]
 local job = placed(id)
@@ -9,8 +9,7 @@ if not job then
   return 'unknown'
 end
 if call('HEXISTS', job_key(id), 'first') == 1 then
-  -- A second copy waits where its node's copies wait, and nowhere else.
-  return job.state
+  return 'copy'
 end
 if job.queue == queue then
   return 'done'

@@ -1,0 +1,177 @@
+//! Queues by command: looking, changing with a preview, watching, and asking why.
+
+use std::{io::Write as _, process::Stdio, time::Duration};
+
+use longshore_core::{JobId, Outcome, Report, queue::JobFilter};
+use longshore_tests::wait_until;
+
+use crate::site::{Ran, SOON, Site, finish};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_shown_first_and_needs_a_yes() {
+    let site = Site::start().await;
+    let jobs = [site.waiting("1/mysql/3306", 3000).await, site.waiting("1/mysql/3307", 50_000).await];
+    let other = site.waiting("2/redis/6379", 100).await;
+    let ids: Vec<JobId> = jobs.iter().chain([&other]).map(|job| job.id).collect();
+    let held =
+        async || site.run(&["queue", "jobs", "--state", "held", "--json"]).await.json()["total"].as_u64().unwrap();
+
+    let hold = ["queue", "hold", "--host", "1"];
+    let plan = site.run(&[&hold[..], &["--dry-run"]].concat()).await.ended(0);
+    let lines: Vec<&str> = plan.out.lines().collect();
+    let row = |key: &str, id: &JobId, size: &str| format!("{key}  ready     0s  {id}  {size}");
+    assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["INSTANCE", "STATE", "WAITS", "ID", "SIZE"]);
+    let settled = |line: &str| line.replace(|c: char| c.is_ascii_digit(), "0");
+    assert_eq!(settled(lines[1]), settled(&row("1/mysql/3306", &ids[0], " 2.9 KiB")));
+    assert_eq!(settled(lines[2]), settled(&row("1/mysql/3307", &ids[1], "48.8 KiB")));
+    assert_eq!(plan.out.lines().last(), Some("hold 2 jobs, 51.8 KiB"));
+    assert!(plan.out.lines().all(|line| console::measure_text_width(line) <= 80), "{}", plan.out);
+    let refused = site.run(&hold).await.ended(64);
+    assert!(refused.err.contains("--yes"), "{}", refused.err);
+    assert_eq!(held().await, 0, "nothing was done without a yes");
+    let done = site.run(&[&hold[..], &["--yes", "--why", "a test"]].concat()).await.ended(0);
+    assert_eq!(done.out.lines().last(), Some("hold: 2 jobs"));
+    assert_eq!(held().await, 2);
+    let queue = site.run(&["queue"]).await.ended(0);
+    assert!(
+        queue.out.contains("HELD") && queue.out.contains("53.1 KB") || queue.out.contains("51.9 KiB"),
+        "{}",
+        queue.out
+    );
+
+    let why = site.run(&["why", &ids[0].to_string()]).await.ended(0);
+    assert!(why.out.starts_with("It is held by ") && why.out.contains(": a test."), "{}", why.out);
+    assert!(why.out.contains("CST"), "moments are in the local zone: {}", why.out);
+    let nothing = site.run(&["queue", "release", &ids[2].to_string(), "--yes"]).await.ended(1);
+    assert_eq!(nothing.out, "nothing to release: 1 ready\n");
+    site.run(&["queue", "release", "--instance", "1/mysql/3306", "--yes"]).await.ended(0);
+    assert_eq!(held().await, 1);
+    site.run(&["queue", "cancel", "--yes"]).await.ended(64);
+    let moved = site.run(&["queue", "move", "--to", "level9", "--all", "--yes"]).await.ended(64);
+    assert!(moved.err.contains("level9") && moved.err.contains("level1"), "{}", moved.err);
+    let json = site.run(&["queue", "cancel", "--all", "--yes", "--json"]).await.ended(0).json();
+    assert_eq!((&json["changed"], &json["left"]), (&3.into(), &serde_json::json!([])));
+    let reports = site.reports(3).await;
+    assert!(reports.iter().all(|report| report.outcome == Outcome::Cancelled));
+    site.index(&reports).await;
+    let why = site.run(&["why", "1/mysql/3306"]).await.ended(0);
+    assert!(why.out.contains("nothing of it is queued, and its last run ended with cancelled"), "{}", why.out);
+    let why = site.run(&["why", &ids[1].to_string()]).await.ended(0);
+    assert!(why.out.contains("It was taken out of the queue") && why.out.contains("cancelled by"), "{}", why.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_transfer_ends_and_leaves_nothing_but_its_report() {
+    let site = Site::start().await;
+    let job = site.waiting("1/mysql/3306", 30 << 20).await;
+    site.puller_with("5", "lease = \"3s\"\nrsync.bwlimit = \"1MiB\"").await;
+    let running = async || {
+        let nodes = site.queue.nodes().await.unwrap();
+        nodes.iter().flat_map(|(beat, _)| &beat.running).any(|transfer| transfer.bytes > 0)
+    };
+    wait_until("the transfer runs", SOON, running).await;
+    let why = site.run(&["why", &job.id.to_string()]).await.ended(0);
+    assert!(why.out.starts_with("It is being fetched by node 5"), "{}", why.out);
+    let nodes = site.run(&["nodes"]).await.ended(0);
+    assert!(nodes.out.contains("1/mysql/3306") && nodes.out.contains("1/"), "{}", nodes.out);
+    site.run(&["queue", "cancel", &job.id.to_string(), "--why", "too large", "--yes"]).await.ended(0);
+    wait_until("the node has stopped", SOON, async || !running().await).await;
+    let reports: Vec<Report> = site.reports(1).await;
+    assert_eq!((reports[0].job.id, reports[0].outcome), (job.id, Outcome::Cancelled));
+    assert!(reports[0].reason.as_ref().unwrap().text.ends_with(": too large"));
+    let store = site.folder.path().join("store-5");
+    assert!(!store.join("mysql").exists(), "nothing was published");
+    wait_until("what was fetched is gone", SOON, async || {
+        std::fs::read_dir(store.join(".incoming"))
+            .unwrap()
+            .all(|entry| entry.unwrap().file_name() != *job.id.to_string())
+    })
+    .await;
+    assert_eq!(site.queue.find(&JobFilter::default(), 1).await.unwrap().total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_retried_and_dropped_by_command() {
+    let site = Site::start().await;
+    let level = longshore_core::queue::Level::new("level1".parse().unwrap());
+    for text in ["{no json", "[]"] {
+        let () = redis::cmd("LPUSH").arg("level1").arg(text).query(&mut site.redis.connection()).unwrap();
+    }
+    site.queue.admit(std::slice::from_ref(&level), 9).await.unwrap();
+    let list = site.run(&["queue", "dead"]).await.ended(1);
+    assert!(list.out.contains("{no json") && list.out.contains("raw:1"), "{}", list.out);
+    let retry = site.run(&["queue", "dead", "retry", "raw:1", "--yes"]).await.ended(0);
+    assert_eq!(retry.out.lines().last(), Some("retry: 1 dead letter"));
+    site.queue.admit(&[level], 9).await.unwrap();
+    let list = site.run(&["queue", "dead"]).await.ended(1);
+    assert!(list.out.contains("raw:3") && !list.out.contains("raw:1"), "it can't be read still: {}", list.out);
+    site.run(&["queue", "dead", "drop", "--queue", "level1", "--yes"]).await.ended(0);
+    site.run(&["queue", "dead"]).await.ended(0);
+    site.run(&["queue", "dead", "drop", "raw:3", "--yes"]).await.ended(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_without_a_terminal_appends_and_ends_with_ctrl_c() {
+    let site = Site::start().await;
+    site.waiting("1/mysql/3306", 10).await;
+    let mut command = site.command();
+    let mut child = command.args(["queue", "watch", "--every", "200ms"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let seen = tokio::task::spawn_blocking(move || {
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(&mut out));
+        let mut seen = String::new();
+        // Two looks, one below the other.
+        while seen.matches("LEVEL").count() < 2 {
+            seen.push_str(&lines.next().unwrap().unwrap());
+            seen.push('\n');
+        }
+        seen
+    });
+    let seen = seen.await.unwrap();
+    assert!(!seen.contains('\u{1b}'), "{seen:?}");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_on_a_terminal_draws_in_place_and_ends_with_q() {
+    let site = Site::start().await;
+    site.waiting("1/mysql/3306", 10).await;
+    let mut command = site.command();
+    let watch = format!("{} queue watch --every 200ms", env!("CARGO_BIN_EXE_longshore"));
+    let inner: Vec<(String, String)> =
+        command.get_envs().filter_map(|(name, value)| Some((name.to_str()?.into(), value?.to_str()?.into()))).collect();
+    command = std::process::Command::new("script");
+    command.args(["-qec", &watch, "/dev/null"]).env_clear().envs(inner).env("TERM", "xterm");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut keys = child.stdin.take().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let ran = tokio::task::spawn_blocking(move || {
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        // The second look begins by going up over the first.
+        while !String::from_utf8_lossy(&seen).contains("\u{1b}[3A") {
+            assert_eq!(std::io::Read::read(&mut out, &mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&seen));
+            seen.push(byte[0]);
+        }
+        keys.write_all(b"q").unwrap();
+        std::io::Read::read_to_end(&mut out, &mut seen).unwrap();
+        (child.wait().unwrap(), String::from_utf8_lossy(&seen).into_owned())
+    });
+    let (status, seen) = tokio::time::timeout(Duration::from_secs(60), ran).await.unwrap().unwrap();
+    assert!(status.success() && seen.contains("level1"), "{status:?} {seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_of_what_is_not_known_says_so() {
+    let site = Site::start().await;
+    let unknown: Ran = site.run(&["why", &JobId::fresh().to_string()]).await.ended(1);
+    assert!(unknown.err.contains("in no queue and not in the catalog"), "{}", unknown.err);
+    site.run(&["why", "x"]).await.ended(64);
+    site.run(&["why", "1/mysql"]).await.ended(64);
+    site.run(&["why", "1/mysql/3306"]).await.ended(1);
+    let mut without = site.command();
+    without.env_remove("LONGSHORE_TOKEN").args(["queue", "cancel", "--all", "--yes"]);
+    finish(without).await.ended(78);
+}
