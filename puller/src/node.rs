@@ -12,10 +12,11 @@ use std::{
 };
 
 use longshore_core::{
-    InstanceKey, JobId, Millis, NodeBeat, QueueName,
+    InstanceKey, Job, JobId, Millis, NodeBeat, QueueName, Report,
     beat::{BEAT_VERSION, DiskBeat, NodeTotals, RunningTransfer},
     policy::PolicyError,
-    queue::{Queue, Room},
+    queue::{End, Level, Queue, Room},
+    report::Verified,
     token,
 };
 
@@ -110,7 +111,7 @@ impl Node {
     /// Of an open store; `serve` is the address that others reach its files at.
     pub fn new(settings: Settings, queue: Queue, store: Store, rsync_version: Version, serve: Option<String>) -> Self {
         let (store, bandwidth) = (Arc::new(store), Arc::<Bandwidth>::default());
-        let peers = Arc::new(Peers::new(queue.clone()));
+        let peers = Arc::new(Peers::new(queue.clone(), settings.node_id.clone()));
         Self {
             space: Space::new(store.root(), settings.store.reserve),
             carrier: Carrier::new(&settings, Arc::clone(&store), Arc::clone(&bandwidth), Arc::clone(&peers)),
@@ -130,6 +131,28 @@ impl Node {
             last_hour: Mutex::new(LastHour::new(Instant::now())),
             changed: tokio::sync::Notify::new(),
         }
+    }
+
+    /// The levels that the node may claim from now: its own, and after them those of second copies.
+    pub async fn levels(&self) -> Vec<Level> {
+        let policy = self.policy.now();
+        let mut levels = policy.open.clone();
+        // When all are closed, the node's window is.
+        if !levels.is_empty() {
+            levels.extend(self.peers.copy_levels().await);
+        }
+        levels
+    }
+
+    /// How the backup of `job` is checked.
+    pub fn verify_of(&self, job: &Job) -> Verified {
+        self.policy.now().rule(&job.queue, &job.backup_type).verify
+    }
+
+    /// How a job ends whose backup is stored: over, or with a second copy wanted.
+    pub fn end_of(&self, report: &Report) -> End {
+        let copies = self.policy.now().rule(&report.job.queue, &report.job.backup_type).copies;
+        if copies > 1 && report.copies.is_empty() { End::Copy } else { End::Final }
     }
 
     /// Shows a transfer, and keeps room for its bytes.

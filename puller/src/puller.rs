@@ -241,12 +241,12 @@ impl<'a> Claimer<'a> {
     async fn claim(&mut self, room: Room, free_slots: u32) -> Result<Next, LinkError> {
         let settings = &self.node.settings;
         loop {
-            let policy = self.node.policy.now();
+            let (policy, levels) = (self.node.policy.now(), self.node.levels().await);
             let request_id = *self.request_id.get_or_insert_with(uuid::Uuid::now_v7);
             let request = ClaimRequest {
                 node_id: &settings.node_id,
                 request_id,
-                levels: &policy.open,
+                levels: &levels,
                 room,
                 weight: policy.weight,
                 free_slots,

@@ -12,7 +12,7 @@ use std::{
 
 use longshore_core::{
     JobId, Millis, ReasonCode, RelativePath,
-    queue::{End, Lease, Settled},
+    queue::{Lease, Settled},
     redis_link::LinkError,
     report::Reason,
 };
@@ -48,9 +48,9 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
             expires_at: Millis::now(),
             admitted_at: report.job.made_at,
             queue: report.job.queue.clone(),
-            copy_of: None,
+            copy_of: (!report.copies.is_empty()).then(|| Box::new(report.clone())),
         };
-        match node.queue.settle(&lease, &report, End::Final).await? {
+        match node.queue.settle(&lease, &report, node.end_of(&report)).await? {
             Settled::Done => {
                 tracing::info!(%job, "a backup published by the process before is settled");
                 node.count_stored(&lease.queue, report.job.size_bytes());

@@ -18,7 +18,7 @@ use longshore_core::{
     Millis, Outcome, ReasonCode, Report,
     queue::{End, Held, Lease, Settled},
     redis_link::LinkError,
-    report::{REPORT_VERSION, Reason, Transfer, Verified},
+    report::{REPORT_VERSION, Reason, Transfer},
     step,
 };
 use tokio_util::sync::CancellationToken;
@@ -160,7 +160,7 @@ async fn land<'a>(
     }
     step::reached("puller.published");
     let asked = named.iter().map(|(worker, brought)| {
-        worker.insist("settle", || node.queue.settle(worker.lease(), &brought.report, End::Final))
+        worker.insist("settle", || node.queue.settle(worker.lease(), &brought.report, node.end_of(&brought.report)))
     });
     let settled = join_all(asked).await;
     step::reached("puller.settled");
@@ -224,7 +224,7 @@ impl<'a> Worker<'a> {
         let turn = Turn {
             revision: lease.revision,
             attempts: lease.attempts,
-            verify: Verified::Received,
+            verify: node.verify_of(&lease.job),
             copy_of: lease.copy_of.as_deref(),
         };
         let span =

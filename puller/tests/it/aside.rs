@@ -81,8 +81,12 @@ async fn a_backup_that_the_disk_does_not_give_back_is_the_nodes_trouble_and_stay
     let store = Arc::new(Store::open(&config.store, &settings.node_id, false).unwrap());
     let place = Store::place(&job).unwrap().below(store.root());
     let unreadable = Unreadable::over(&place.join("d/a"));
-    let carrier =
-        Carrier::new(&settings, Arc::clone(&store), Arc::default(), Arc::new(Peers::new(cluster.queue.clone())));
+    let carrier = Carrier::new(
+        &settings,
+        Arc::clone(&store),
+        Arc::default(),
+        Arc::new(Peers::new(cluster.queue.clone(), settings.node_id.clone())),
+    );
     let bring = async || {
         let turn = Turn { revision: 1, attempts: 1, verify: Verified::Received, copy_of: None };
         carrier.bring(&job, turn, &Progress::new(job.size_bytes()), &CancellationToken::new()).await

@@ -36,7 +36,7 @@ impl Bringer {
         let settings = settings::read(&file, &[]).unwrap().value;
         let store = Arc::new(Store::open(&config.store, &settings.node_id, true).unwrap());
         let bandwidth = Arc::<Bandwidth>::default();
-        let peers = Arc::new(Peers::new(cluster.queue.clone()));
+        let peers = Arc::new(Peers::new(cluster.queue.clone(), settings.node_id.clone()));
         Self { carrier: Carrier::new(&settings, store, Arc::clone(&bandwidth), peers), bandwidth }
     }
 

@@ -5,6 +5,7 @@ mod aside;
 mod bandwidth;
 mod batches;
 mod cluster;
+mod copies;
 mod disk;
 mod failures;
 mod kills;
