@@ -6,9 +6,12 @@ mod p8;
 mod sample;
 
 mod fetching;
+mod large;
 mod p1;
+mod p10;
 mod p2;
 mod p3;
+mod p5;
 
 /// Measures a figure and prints its last lines (see [`line`]).
 type Measure = fn() -> anyhow::Result<()>;
@@ -18,9 +21,11 @@ const FIGURES: &[(&str, Measure)] = &[
     ("P1", p1::measure),
     ("P2", p2::measure),
     ("P3", p3::measure),
+    ("P5", p5::measure),
     ("P6", p6::measure),
     ("P7", p7::measure),
     ("P8", p8::measure),
+    ("P10", p10::measure),
 ];
 
 /// The line a figure ends with. `ratio` is how ours compares with the reference, as `goal` is stated.
