@@ -373,7 +373,7 @@ impl Fetcher {
                     run.end = match route.received(rsync.id()) {
                         Ok(received) => watch.look(received, progress.bytes()),
                         Err(error) => {
-                            self.bandwidth.hide_sockets(&error);
+                            self.bandwidth.hide_sockets(source.transport, &error);
                             Some(End::Moved)
                         }
                     };

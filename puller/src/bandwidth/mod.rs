@@ -13,16 +13,13 @@ pub mod share;
 pub mod tunnel;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use longshore_core::{QueueName, ServerId, queue::Budget};
+use longshore_core::{QueueName, ServerId, Transport, queue::Budget};
 use tokio::sync::{Notify, OnceCell};
 
 use self::proxy::Proxy;
@@ -54,7 +51,6 @@ pub struct Bandwidth {
     caps_changed: Notify,
     /// Listens from the first transfer on that needs it.
     proxy: OnceCell<Proxy>,
-    sockets_are_hidden: AtomicBool,
 }
 
 /// The caps in use, and the limits below the node's of the transfers that run.
@@ -66,6 +62,8 @@ struct Parts {
     restore_share: Option<u64>,
     hosts: HashMap<ServerId, Weak<Bucket>>,
     queues: HashMap<QueueName, Weak<Bucket>>,
+    /// Transports whose children's sockets this system does not let us look at.
+    hidden: HashSet<Transport>,
 }
 
 impl Default for Bandwidth {
@@ -77,7 +75,6 @@ impl Default for Bandwidth {
             parts: Mutex::default(),
             caps_changed: Notify::new(),
             proxy: OnceCell::new(),
-            sockets_are_hidden: AtomicBool::new(false),
         }
     }
 }
@@ -119,7 +116,7 @@ impl Bandwidth {
     }
 
     fn apply(&self, parts: &mut Parts) {
-        let Parts { caps, fetch_share, restore_share, hosts, queues } = parts;
+        let Parts { caps, fetch_share, restore_share, hosts, queues, .. } = parts;
         self.node.set(lower(caps.node, *fetch_share));
         self.restore.set(lower(caps.restore, *restore_share));
         for (host, bucket) in hosts.iter() {
@@ -163,15 +160,15 @@ impl Bandwidth {
         self.proxy.get_or_try_init(Proxy::start).await
     }
 
-    /// Whether every transfer goes through the proxy, limits or not.
-    fn sockets_are_hidden(&self) -> bool {
-        self.sockets_are_hidden.load(Relaxed)
+    /// Whether all transfers of this transport go through the proxy, limits or not.
+    fn is_hidden(&self, transport: Transport) -> bool {
+        self.parts().hidden.contains(&transport)
     }
 
-    /// This system does not let us look at our children's sockets: only through the proxy can transfers be counted.
-    pub fn hide_sockets(&self, error: &io::Error) {
-        if !self.sockets_are_hidden.swap(true, Relaxed) {
-            tracing::warn!(%error, "children's sockets can't be looked at here; all transfers go through the proxy");
+    /// This system does not let us look at the sockets of such children: only through the proxy can they be counted.
+    pub fn hide_sockets(&self, transport: Transport, error: &io::Error) {
+        if self.parts().hidden.insert(transport) {
+            tracing::warn!(?transport, %error, "children's sockets can't be looked at here; such transfers go through the proxy");
         }
     }
 

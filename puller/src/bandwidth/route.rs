@@ -33,7 +33,7 @@ impl Bandwidth {
             Transport::RsyncDaemon => DAEMON_PORT,
             Transport::Ssh => SSH_PORT,
         };
-        if lane.rate().is_none() && !self.sockets_are_hidden() {
+        if lane.rate().is_none() && !self.is_hidden(source.transport) {
             return Ok(Route::Direct(None));
         }
         let pass = self.proxy().await?.grant(source.address.as_str(), source.port.unwrap_or(port), lane.clone())?;
