@@ -75,7 +75,8 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
 
 /// Keeps what operators set in force.
 async fn follow_policy(node: Arc<Node>, end: CancellationToken) {
-    node.policy.follow(&node.queue, |error| node.policy_is_unreadable(error), end).await;
+    let follow = node.policy.follow(&node.queue, |error| node.policy_is_unreadable(error), end.clone());
+    tokio::join!(follow, node.policy.enforce(&node.queue, end));
 }
 
 /// Keeps the policy's limits in force, and this node's share of the cluster's.

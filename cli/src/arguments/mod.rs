@@ -1,6 +1,7 @@
 //! The command line.
 
 mod queue;
+mod rules;
 
 use std::path::PathBuf;
 
@@ -8,6 +9,9 @@ use clap::{Args, Parser, Subcommand};
 use longshore_core::{InstanceKey, config::ConfigArgs};
 
 pub(crate) use self::queue::{Change, DeadCommand, DeadList, JobFilter, QueueCommand};
+pub(crate) use self::rules::{
+    ClusterCommand, ClusterSet, HostSet, HostsCommand, NodeSet, QueueSet, TypeSet, TypesCommand,
+};
 use crate::restore::at::At;
 
 /// See what is protected and what waits, and get a backup back.
@@ -101,6 +105,24 @@ pub enum Command {
         /// Which.
         #[command(subcommand)]
         command: Option<QueueCommand>,
+    },
+    /// Hosts: how each may be asked
+    Hosts {
+        /// Which.
+        #[command(subcommand)]
+        command: Option<HostsCommand>,
+    },
+    /// Types of backup: what is asked of each
+    Types {
+        /// What.
+        #[command(subcommand)]
+        command: TypesCommand,
+    },
+    /// Clusters: what the nodes of each may take together
+    Cluster {
+        /// What.
+        #[command(subcommand)]
+        command: ClusterCommand,
     },
     /// The registry: businesses, types, clusters, nodes and instances that are expected
     Registry {
@@ -246,6 +268,12 @@ pub struct InstancesAdd {
 pub enum NodesCommand {
     /// All of them
     List,
+    /// Set a node's weight, bandwidth and hours, or show what is set; the node obeys within a second
+    #[command(after_help = "Examples:
+  longshore nodes set store1 --bandwidth 40MB/s
+  longshore nodes set store1 --weight 0
+  longshore nodes set store1 --window '22:00-06:00 Mon-Fri Europe/Berlin, 00:00-24:00 Sat-Sun' --unset bandwidth")]
+    Set(NodeSet),
 }
 
 /// `longshore registry`.

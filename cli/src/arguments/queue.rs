@@ -3,6 +3,8 @@
 use clap::{Args, Subcommand};
 use longshore_core::config::{ByteSize, Span};
 
+use super::QueueSet;
+
 /// `longshore queue`.
 #[derive(Debug, Subcommand)]
 pub enum QueueCommand {
@@ -14,6 +16,12 @@ pub enum QueueCommand {
         #[arg(long, value_name = "SPAN", default_value = "2s")]
         every: Span,
     },
+    /// Set a level's waiting limit, order, hours and more, or show what is set; nodes obey within a second
+    #[command(after_help = "Examples:
+  longshore queue set level1 --max-wait 2h --order deadline
+  longshore queue set level3 --window '22:00-06:00 Mon-Fri Europe/Berlin' --copies 2 --verify reread
+  longshore queue set level3 --unset window,copies")]
+    Set(Box<QueueSet>),
     /// The jobs themselves, the oldest first
     #[command(after_help = "Examples:
   longshore queue jobs --queue level1 --older-than 2h

@@ -6,6 +6,7 @@ mod nodes;
 mod queue;
 mod registry;
 mod report;
+mod rules;
 mod status;
 mod why;
 
@@ -13,7 +14,10 @@ use clap::CommandFactory as _;
 use longshore_core::exit::Exit;
 
 use crate::{
-    arguments::{Arguments, BackupsCommand, Command, InstancesCommand, InstancesList, NodesCommand, QueueCommand},
+    arguments::{
+        Arguments, BackupsCommand, ClusterCommand, Command, HostsCommand, InstancesCommand, InstancesList,
+        NodesCommand, QueueCommand, TypesCommand,
+    },
     client::Client,
     connection,
     failure::Failure,
@@ -55,9 +59,16 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         }
         Command::Nodes { command } => match command.unwrap_or(NodesCommand::List) {
             NodesCommand::List => nodes::list(&context).await,
+            NodesCommand::Set(set) => rules::node(&context, &set).await,
         },
         Command::Why { what } => why::run(&context, &what).await,
         Command::Queue { command } => queue::run(&context, command.unwrap_or(QueueCommand::List)).await,
+        Command::Hosts { command } => match command.unwrap_or(HostsCommand::List) {
+            HostsCommand::List => rules::hosts(&context).await,
+            HostsCommand::Set(set) => rules::host(&context, &set).await,
+        },
+        Command::Types { command: TypesCommand::Set(set) } => rules::backup_type(&context, &set).await,
+        Command::Cluster { command: ClusterCommand::Set(set) } => rules::cluster(&context, &set).await,
         Command::Registry { command } => registry::run(&context, command).await,
         Command::Restore { command } => Box::pin(restore::run(&context, command)).await,
         Command::Report { command } => report::run(&context, command).await,

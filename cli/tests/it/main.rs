@@ -8,4 +8,5 @@ mod misbehaving;
 mod operators;
 mod registry;
 mod restore;
+mod rules;
 mod site;

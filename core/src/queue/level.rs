@@ -49,6 +49,11 @@ impl Level {
         }
     }
 
+    /// What decides a job's place, as one word.
+    pub(super) fn place_text(&self) -> String {
+        format!("{} {}", self.order_text(), self.max_wait_text())
+    }
+
     pub(super) fn max_wait_text(&self) -> String {
         self.max_wait.map_or_else(String::new, |longest| micros(longest).to_string())
     }

@@ -43,6 +43,7 @@
 //! | `nodes`, `nodes_seen`, `running:NODE` | hash, sorted set, set | beats, when they came, what the node works on |
 //! | `reaper` | hash | when reaping was last asked for, and from when it may act |
 //! | `budget:NAME` | hash | the cluster's bandwidth: its cap, and each node's share until its lease ends |
+//! | `ruled_hosts`, `ruled_levels` | hashes | which rules of operators were last put into force, by host and level |
 //! | `policy` | hash | what operators set: version and body |
 //! | `wake` | channel | names of queues that have something new |
 
@@ -64,6 +65,7 @@ mod policy;
 mod reap;
 mod report_reader;
 mod resting;
+mod ruled;
 mod script;
 mod why;
 
@@ -90,6 +92,7 @@ pub use self::{
     policy::Published,
     report_reader::{Backlog, ReportReader, StreamBody, StreamEntry},
     resting::{RestingHost, RestingHosts},
+    ruled::Ruled,
     why::{HostStanding, JobRecord, JobStanding, NodeStanding},
 };
 

@@ -6,7 +6,7 @@ use longshore_core::{
     BackupType, Millis, NodeId, QueueName, ServerId,
     calendar::{RatePlan, Shut},
     config::Span,
-    policy::{Copies, Rules},
+    policy::{Copies, HostRule, Rules},
     queue::Level,
     report::Verified,
 };
@@ -82,6 +82,11 @@ impl Effective {
         let closed_hosts = named(&rules.hosts, |rule| rule.window.as_ref()?.shut(now));
         let weight = node.weight.unwrap_or_default();
         Self { version, weight, levels, open, closed, caps, closed_hosts, rules: Arc::clone(rules) }
+    }
+
+    /// Hosts that have rules of their own.
+    pub fn hosts(&self) -> &BTreeMap<ServerId, HostRule> {
+        &self.rules.hosts
     }
 
     /// What is asked of a backup of this type that waited in this level.

@@ -14,7 +14,7 @@ use std::{
 use longshore_core::{
     Millis, NodeId, Policy, QueueName,
     policy::{Over, PolicyError, Rules},
-    queue::Queue,
+    queue::{Queue, Ruled},
     redis_link::LinkError,
 };
 use tokio::{
@@ -33,6 +33,8 @@ use crate::{
 const KEPT: &str = ".policy.json";
 /// How often Redis, and the calendars, are looked at: a change is in force within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked whether Redis still has what it decides by. Longer than a change takes to reach every node.
+const ENFORCE_EVERY: Duration = Duration::from_secs(2);
 /// A look that takes longer is given up, so that the calendars go on.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
@@ -122,6 +124,28 @@ impl NodePolicy {
             }
             self.read_off();
             self.look(queue, &tell).await;
+        }
+    }
+
+    /// Puts into force what Redis itself decides by, at every change and again after Redis lost it, until `end`.
+    pub async fn enforce(&self, queue: &Queue, end: CancellationToken) {
+        let (mut changes, mut ruled, mut before) = (self.changes(), Ruled::default(), None);
+        loop {
+            let now = Arc::clone(&changes.borrow_and_update());
+            let hosts = queue.rule_hosts(now.hosts(), &now.closed_hosts, &mut ruled).await;
+            // Jobs are placed anew once every node admits by the new rule, so that none is left at an old place.
+            let levels = match before.replace(now.levels.clone()) {
+                Some(levels) if levels == now.levels => queue.rule_levels(&levels, &mut ruled).await,
+                _ => Ok(()),
+            };
+            if let Err(error) = hosts.and(levels) {
+                tracing::debug!(%error, "rules wait to be put into force");
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(ENFORCE_EVERY) => {}
+                () = end.cancelled() => return,
+            }
         }
     }
 

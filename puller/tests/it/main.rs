@@ -12,6 +12,7 @@ mod kills;
 mod leases;
 mod lifecycle;
 mod names;
+mod policy;
 mod resume;
 mod serving;
 mod storing;

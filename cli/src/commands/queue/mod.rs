@@ -11,7 +11,7 @@ use longshore_core::{Millis, exit::Exit};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Context, nodes::Away};
+use super::{Context, nodes::Away, rules};
 use crate::{
     arguments::{DeadCommand, QueueCommand},
     client,
@@ -29,6 +29,7 @@ const SHOWN_HOSTS: usize = 10;
 pub(super) async fn run(context: &Context, command: QueueCommand) -> Result<Exit, Failure> {
     match command {
         QueueCommand::List => list(context).await,
+        QueueCommand::Set(set) => rules::queue(context, &set).await,
         QueueCommand::Watch { every } => watch::run(context, every.duration()).await,
         QueueCommand::Jobs { filter, limit } => jobs::list(context, &filter, limit).await,
         QueueCommand::Cancel(change) => change::run(context, "cancel", &change, None).await,
