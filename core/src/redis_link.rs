@@ -5,6 +5,7 @@
 //! long as it lives. A command is sent once; whether to repeat it is its sender's decision, who knows whether it is safe.
 
 mod error;
+mod subscription;
 
 use std::{
     fmt,
@@ -26,7 +27,7 @@ use tokio::sync::Mutex;
 
 use crate::config::{RedisConfig, Secret, SentinelConfig};
 
-pub use self::error::LinkError;
+pub use self::{error::LinkError, subscription::Subscription};
 
 /// The library's own are 1 s and 500 ms; a Redis that rewrites its file on a busy disk can be slower than that.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     carrier::{Brought, Carrier, Turn, announced},
     failure::{Class, Failure},
-    fetch::{Errand, Fetched, Progress},
+    fetch::{Errand, Fetched},
     incoming::Incoming,
+    progress::Progress,
     verify,
 };
 
@@ -151,6 +152,7 @@ impl Carrier {
                 Some(Err(failure)) => Some(Err(self.aside(incoming, failure))),
                 Some(Ok(found)) => {
                     task.progress.reached(content.size_bytes);
+                    task.progress.stored(content.size_bytes);
                     let transfer =
                         Transfer { bytes: content.size_bytes, seconds: of_all(content.size_bytes), resumed_bytes: 0 };
                     Some(self.verified(task.job, task.turn, found, transfer, incoming))

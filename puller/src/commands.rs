@@ -21,7 +21,7 @@ use crate::{
     rsync::version,
     serve,
     settings::Settings,
-    space::Space,
+    space::{Promised, Space},
     status_server,
     store::{Store, StoreError},
 };
@@ -116,8 +116,8 @@ pub async fn check(loaded: &Loaded<Settings>) -> anyhow::Result<Exit> {
     let space = Space::new(&settings.store.path, settings.store.reserve);
     if settings.store.path.exists() {
         found.push(match space.measure().await {
-            Ok(disk) => match space.room(&disk, 0) {
-                Ok(room) => Ok(format!("space: {} for backups above the reserve", human(room))),
+            Ok(disk) => match space.room(&disk, Promised::default()) {
+                Ok(room) => Ok(format!("space: {} for backups above the reserve", human(room.bytes))),
                 Err(error) => Err(error.to_string()),
             },
             Err(error) => Err(error.to_string()),

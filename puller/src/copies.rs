@@ -25,13 +25,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bandwidth::Lane,
-    failure::Failure,
-    fetch::{Fetched, Progress},
-    incoming::Incoming,
-    peers::Peers,
-    settings::Settings,
-    store::Store,
+    bandwidth::Lane, failure::Failure, fetch::Fetched, incoming::Incoming, peers::Peers, progress::Progress,
+    settings::Settings, store::Store,
 };
 
 /// The header that says which node's key a token is signed with.
@@ -110,6 +105,7 @@ impl Copier {
         incoming.prepare([&source.path]).map_err(|error| Failure::store("the transfer's folder", &error))?;
         let found_bytes = incoming.bytes_here();
         progress.reached(found_bytes);
+        progress.stored(found_bytes);
         let started = Instant::now();
         let http = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).read_timeout(self.stall).build();
         let http = http.map_err(|error| Failure::new(ReasonCode::NotConfigured, error.to_string()))?;
@@ -253,6 +249,7 @@ impl Copying<'_> {
             hasher.update(&chunk);
             self.received_bytes += chunk.len() as u64;
             self.progress.reached(self.done_bytes + *have);
+            self.progress.stored(self.done_bytes + *have);
         }
         if *have < listed.size_bytes {
             let text = format!("{} ended after {have} of {} bytes", listed.path, listed.size_bytes);

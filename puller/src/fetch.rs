@@ -9,15 +9,12 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::ExitStatus,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use longshore_core::{
-    Content, ContentKind, JobId, Millis, ReasonCode, RelativePath, Source, digest::Xxh3, job::HostAddress, step,
+    Content, ContentKind, JobId, ReasonCode, RelativePath, Source, digest::Xxh3, job::HostAddress, step,
 };
 use tokio::{io::AsyncReadExt, time};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     bandwidth::{Bandwidth, Lane},
     failure::{Class, Failure},
-    incoming::Incoming,
+    incoming::{Incoming, allocated_below},
+    progress::{DiskWatch, Progress},
     rsync::{
         arguments::{self, Checksum, Shape, Wanted},
         exit_code,
@@ -42,49 +40,6 @@ const DRAIN: Duration = Duration::from_secs(2);
 const SAID_BYTES: usize = 2048;
 /// A folder may be a little more than announced before it is ended; it is judged exactly afterwards.
 const MARGIN_BYTES: u64 = 1 << 20;
-
-/// How far a transfer is; read by the heartbeat.
-#[derive(Debug)]
-pub struct Progress {
-    /// Bytes announced.
-    pub size_bytes: u64,
-    /// When it began.
-    pub since: Millis,
-    bytes: AtomicU64,
-    told: Mutex<(Instant, u64)>,
-}
-
-impl Progress {
-    /// Of a transfer that begins now.
-    pub fn new(size_bytes: u64) -> Self {
-        let told = Mutex::new((Instant::now(), 0));
-        Self { size_bytes, since: Millis::now(), bytes: AtomicU64::new(0), told }
-    }
-
-    /// Bytes here so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of the announced ones that are still to be written.
-    pub fn missing_bytes(&self) -> u64 {
-        self.size_bytes.saturating_sub(self.bytes())
-    }
-
-    /// Bytes a second since this was last asked.
-    pub fn bytes_per_second(&self) -> u64 {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let (bytes, seconds) = (self.bytes(), told.0.elapsed().as_secs_f64());
-        let speed = bytes.saturating_sub(told.1) as f64 / seconds.max(0.001);
-        *told = (Instant::now(), bytes);
-        speed as u64
-    }
-
-    /// So many bytes are here now.
-    pub fn reached(&self, bytes: u64) {
-        self.bytes.fetch_max(bytes, Ordering::Relaxed);
-    }
-}
 
 /// What a transfer brought.
 #[derive(Debug, Default)]
@@ -215,6 +170,7 @@ impl Fetcher {
         let Errand { source, content, progress, .. } = errand;
         let found_bytes = incoming.bytes_here();
         progress.reached(found_bytes);
+        progress.stored(allocated_below(&incoming.backup()));
         let started = Instant::now();
         let known = |hosts: &Mutex<HashSet<HostAddress>>| {
             hosts.lock().unwrap_or_else(PoisonError::into_inner).contains(&source.address)
@@ -344,6 +300,7 @@ impl Fetcher {
         let (mut out, mut err) = (vec![0; 8192], vec![0; 2048]);
         let mut looks = time::interval_at(time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
         let mut drained = time::Instant::now();
+        let mut disk = DiskWatch::new(incoming.backup());
         // Reads until both pipes are closed and rsync has ended, whichever is last.
         while run.end.is_none() || stdout.is_some() || stderr.is_some() {
             tokio::select! {
@@ -370,8 +327,9 @@ impl Fetcher {
                     break;
                 }
                 _ = looks.tick(), if run.end.is_none() => {
+                    disk.look(progress);
                     run.end = match route.received(rsync.id()) {
-                        Ok(received) => watch.look(received, progress.bytes()),
+                        Ok(received) => watch.look(received, progress.bytes().max(progress.stored_bytes())),
                         Err(error) => {
                             self.bandwidth.hide_sockets(source.transport, &error);
                             Some(End::Moved)

@@ -140,11 +140,20 @@ fn is_same(open: &File, path: &Path) -> io::Result<bool> {
 
 /// Bytes of all regular files at and below `path`; what can't be read counts nothing. One folder is open at a time.
 pub fn bytes_below(path: &Path) -> u64 {
+    sum_below(path, fs::Metadata::len)
+}
+
+/// The same, in bytes that the disk holds.
+pub fn allocated_below(path: &Path) -> u64 {
+    sum_below(path, |found| found.blocks() * 512)
+}
+
+fn sum_below(path: &Path, bytes_of: impl Fn(&fs::Metadata) -> u64) -> u64 {
     let mut bytes = 0;
     let mut waiting = vec![path.to_owned()];
     while let Some(path) = waiting.pop() {
         match fs::symlink_metadata(&path) {
-            Ok(found) if found.is_file() => bytes += found.len(),
+            Ok(found) if found.is_file() => bytes += bytes_of(&found),
             Ok(found) if found.is_dir() => {
                 waiting.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
             }

@@ -1,13 +1,14 @@
 //! The puller: a storage node's daemon. It claims jobs under leases, fetches with real rsync into a partial place, verifies,
 //! publishes by one rename, and settles, which leaves a report. It serves what it stored to restores.
 //!
-//! [`puller`] is the loop, [`worker`] one job under its lease, [`recovery`] what a start does about the process before.
+//! [`puller`] is the loop, [`claimer`] what it asks of the queue, [`worker`] what one claim brought, [`batch`] several small files at once, [`recovery`] what a start does about the process before.
 //! One job's way on the disk is [`carrier`]: [`fetch`] by rsync into [`incoming`], [`verify`], publish in the [`store`].
 
 pub mod aside;
 pub mod bandwidth;
 pub mod batch;
 pub mod carrier;
+pub mod claimer;
 pub mod commands;
 pub mod copies;
 pub mod failure;
@@ -20,6 +21,7 @@ pub mod node_key;
 pub mod peers;
 pub mod policy;
 pub mod problem;
+pub mod progress;
 pub mod puller;
 pub mod range;
 pub mod recovery;

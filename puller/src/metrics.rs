@@ -23,6 +23,8 @@ pub struct NodeMetrics {
     pub failed: Coded,
     /// Jobs put back to be tried later, by reason code.
     pub retried: Coded,
+    /// Claims, by their answer: `job`, or why there was none.
+    pub claims: Coded,
     /// Transfers now.
     pub running: Gauge,
     /// Whether nothing is claimed now.
@@ -48,6 +50,7 @@ impl NodeMetrics {
         let seconds = Histogram::new(exponential_buckets(0.05, 4.0, 10));
         let (stored, stored_bytes) = (Counter::default(), Counter::default());
         let (failed, retried, served) = (Coded::default(), Coded::default(), Coded::default());
+        let claims = Coded::default();
         let (running, paused, free_bytes) = (Gauge::default(), Gauge::default(), Gauge::default());
         let (set_aside, set_aside_bytes) = (Gauge::default(), Gauge::default());
         let ours = all.registry().sub_registry_with_prefix("puller");
@@ -55,6 +58,8 @@ impl NodeMetrics {
         ours.register("stored_bytes", "Bytes of stored backups", stored_bytes.clone());
         ours.register("failed", "Jobs given up, by reason", failed.clone());
         ours.register("retried", "Jobs put back to be tried later, by reason", retried.clone());
+        let claims_help = "Claims, by their answer: job, or why a job that may wait was not given to this node";
+        ours.register("claims", claims_help, claims.clone());
         ours.register("running", "Transfers under way", running.clone());
         ours.register("paused", "1 while no job is claimed", paused.clone());
         ours.register("free_bytes", "Free on the store's file system", free_bytes.clone());
@@ -67,6 +72,7 @@ impl NodeMetrics {
             stored_bytes,
             failed,
             retried,
+            claims,
             running,
             paused,
             free_bytes,

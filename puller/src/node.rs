@@ -23,13 +23,13 @@ use longshore_core::{
 use crate::{
     bandwidth::Bandwidth,
     carrier::Carrier,
-    fetch::Progress,
     metrics::NodeMetrics,
     peers::Peers,
     policy::NodePolicy,
+    progress::Progress,
     rsync::version::Version,
     settings::Settings,
-    space::{Disk, NoRoom, Space},
+    space::{Disk, NoRoom, Promised, Space},
     store::Store,
     throughput::LastHour,
 };
@@ -68,6 +68,7 @@ pub struct Node {
     totals: Totals,
     last_hour: Mutex<LastHour>,
     changed: tokio::sync::Notify,
+    woken: tokio::sync::Notify,
 }
 
 #[derive(Debug, Clone)]
@@ -130,6 +131,7 @@ impl Node {
             totals: Totals::default(),
             last_hour: Mutex::new(LastHour::new(Instant::now())),
             changed: tokio::sync::Notify::new(),
+            woken: tokio::sync::Notify::new(),
         }
     }
 
@@ -181,7 +183,7 @@ impl Node {
             return Err("resting after its disk failed a transfer".to_owned());
         }
         // What is promised is added up before the disk is asked: bytes written between the two are counted twice, never not.
-        let promised = self.promised_bytes();
+        let promised = self.promised();
         // First, since a disk that hangs is noticed there without a thread lost for each question.
         let disk = self.measure().await.map_err(|error| error.to_string())?;
         let store = Arc::clone(&self.store);
@@ -189,9 +191,7 @@ impl Node {
         let there = tokio::time::timeout(DISK_ANSWERS_WITHIN, there).await;
         let there = there.map_err(|_| "its store's marker can't be read: the disk does not answer".to_owned())?;
         there.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let bytes = self.space.room(&disk, promised).map_err(|error| error.to_string())?;
-        let ceiling_bytes = disk.size_bytes.saturating_sub(self.space.reserve_bytes(&disk));
-        Ok(Room { bytes, inodes: disk.free_inodes, ceiling_bytes })
+        self.space.room(&disk, promised).map_err(|error| error.to_string())
     }
 
     /// Asks the disk, and remembers the answer for the heartbeat.
@@ -205,13 +205,14 @@ impl Node {
         Ok(disk)
     }
 
-    fn promised_bytes(&self) -> u64 {
-        locked(&self.running).values().map(|running| running.progress.missing_bytes()).sum()
+    fn promised(&self) -> Promised {
+        let running = locked(&self.running);
+        running.values().map(|running| running.progress.promised()).fold(Promised::default(), Promised::and)
     }
 
     /// Whether the disk is at or below its reserve.
     pub async fn is_full(&self) -> bool {
-        self.measure().await.is_ok_and(|disk| self.space.room(&disk, 0).is_err())
+        self.measure().await.is_ok_and(|disk| self.space.room(&disk, Promised::default()).is_err())
     }
 
     /// Whether the disk is above its reserve, and takes a file now.
@@ -291,6 +292,16 @@ impl Node {
         self.changed.notified().await;
     }
 
+    /// Says that there may be something to claim.
+    pub fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    /// Returns when there may be something to claim; at once when that was said since this last returned.
+    pub async fn woken(&self) {
+        self.woken.notified().await;
+    }
+
     /// The node as others see it.
     pub fn beat(&self) -> NodeBeat {
         let running: Vec<RunningTransfer> = locked(&self.running)
@@ -304,7 +315,7 @@ impl Node {
                 since: progress.since,
             })
             .collect();
-        let promised_bytes = running.iter().map(|one| one.size_bytes.saturating_sub(one.bytes)).sum();
+        let promised = self.promised();
         let (stored_last_hour_bytes, by_queue) = locked(&self.last_hour).told(Instant::now());
         let state = locked(&self.state);
         let (totals, policy) = (&self.totals, self.policy.now());
@@ -320,7 +331,7 @@ impl Node {
                 size_bytes: state.disk.size_bytes,
                 free_bytes: state.disk.free_bytes,
                 reserve_bytes: self.space.reserve_bytes(&state.disk),
-                promised_bytes,
+                promised_bytes: promised.bytes,
             },
             running,
             paused: state.paused.clone(),
@@ -334,7 +345,7 @@ impl Node {
                 failed: totals.failed.load(Relaxed),
                 retried: totals.retried.load(Relaxed),
             },
-            room_bytes: self.space.room(&state.disk, promised_bytes).unwrap_or(0),
+            room_bytes: self.space.room(&state.disk, promised).map_or(0, |room| room.bytes),
             stored_last_hour_bytes,
             by_queue,
             policy: policy.version,

@@ -7,23 +7,21 @@
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
-    policy::PerSecond,
-    queue::{ClaimRequest, Claimed, HostLimits, Idle, Lease, Room},
-    redis_link::LinkError,
+    queue::{Idle, Lease},
     shutdown::Shutdown,
 };
 use sd_notify::NotifyState;
 use tokio::{
-    sync::{Semaphore, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    sync::Semaphore,
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     bandwidth::share,
-    fetch::Progress,
+    claimer::{self, Claimer, Next, POLL},
     node::{Node, Shown},
-    policy::Effective,
+    progress::Progress,
     recovery,
     rsync::process::GRACE,
     worker::{self, Taken, jittered},
@@ -31,14 +29,8 @@ use crate::{
 
 const BEAT_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
-/// Waits between two questions when there was nothing, doubled from the first to the second.
-const POLL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// A puller that is to end when nothing is left asks so often before it takes resting hosts for what it can't take.
 const BUSY_AT_THE_END: u32 = 4;
-/// While jobs can be claimed, inboxes are looked at so often.
-const ADMIT_EVERY: Duration = Duration::from_millis(100);
-/// Entries admitted at once.
-const ADMIT_MOST: usize = 512;
 /// Leases reaped at once.
 const REAP_MOST: usize = 16;
 
@@ -60,6 +52,7 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
     node.policy.look(&node.queue, |error| node.policy_is_unreadable(error)).await;
     node.bandwidth.set_caps(node.policy.now().caps.clone());
     let follows = tokio::spawn(follow_policy(Arc::clone(&node), beside.clone()));
+    let hears = tokio::spawn(claimer::hear(Arc::clone(&node), beside.clone()));
     let limits = tokio::spawn(keep_limits(Arc::clone(&node), beside.clone()));
     let beats = tokio::spawn(beat(Arc::clone(&node), beside.clone()));
     if alive(shutdown, Box::pin(recover(&node))).await.is_some() {
@@ -70,7 +63,7 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
     }
     beside.cancel();
-    let _ = tokio::join!(beats, follows, limits);
+    let _ = tokio::join!(beats, follows, limits, hears);
 }
 
 /// Keeps what operators set in force.
@@ -118,13 +111,14 @@ async fn claim_until(node: &Arc<Node>, until: Until, ending: &CancellationToken,
         let was_empty = workers.is_empty();
         match claimer.next(free_slots).await {
             Next::Jobs(leases) => {
-                claimer.wait = POLL.0;
                 // Shown before the next claim, so that their bytes count as promised.
                 let (taken, shown): (Vec<_>, Vec<_>) = leases.into_iter().map(|lease| take(node, lease)).unzip();
                 let (node, ending, shutdown) = (Arc::clone(node), ending.clone(), shutdown.clone());
                 workers.spawn(async move {
                     Box::pin(worker::work(&node, &taken, ending)).await;
                     drop(shown);
+                    // Its host may be asked again, and its room is known.
+                    node.wake();
                     let rest = node.settings.rest.duration();
                     if !rest.is_zero() {
                         shutdown.unless_requested(tokio::time::sleep(rest)).await;
@@ -140,10 +134,7 @@ async fn claim_until(node: &Arc<Node>, until: Until, ending: &CancellationToken,
                 if until == Until::Empty && over && workers.is_empty() {
                     break;
                 }
-                let pause = jittered(claimer.wait);
-                claimer.wait = (claimer.wait * 2).min(POLL.1);
-                let changed = async { claimer.changes.changed().await.map_err(|_| ()) };
-                let _ = alive(shutdown, tokio::time::timeout(pause, changed)).await;
+                alive(shutdown, claimer.pause()).await;
             }
         }
     }
@@ -152,7 +143,7 @@ async fn claim_until(node: &Arc<Node>, until: Until, ending: &CancellationToken,
 }
 
 fn take(node: &Arc<Node>, lease: Lease) -> (Taken, Shown) {
-    let progress = Arc::new(Progress::new(lease.job.size_bytes()));
+    let progress = Arc::new(Progress::of(&lease.job));
     let shown = node.show(lease.job.id, lease.job.key(), Arc::clone(&progress));
     (Taken { lease, progress }, shown)
 }
@@ -184,99 +175,6 @@ async fn drain(node: &Arc<Node>, workers: TaskTracker, ending: &CancellationToke
     ending.cancel();
     if tokio::time::timeout(2 * GRACE, workers.wait()).await.is_err() {
         tracing::error!(transfers = workers.len(), "transfers did not end; left to their leases' end");
-    }
-}
-
-/// What a claim brought.
-enum Next {
-    Jobs(Vec<Lease>),
-    /// Nothing, and what the queue said, if it was asked.
-    Nothing(Option<Idle>),
-}
-
-struct Claimer<'a> {
-    node: &'a Arc<Node>,
-    wait: Duration,
-    admitted: Option<Instant>,
-    /// A window that opens, or a weight that is no longer 0, is acted on at once.
-    changes: watch::Receiver<Arc<Effective>>,
-    /// Kept until it is answered, so that a lost answer is given again.
-    request_id: Option<uuid::Uuid>,
-}
-
-impl<'a> Claimer<'a> {
-    fn new(node: &'a Arc<Node>) -> Self {
-        Self { node, wait: POLL.0, admitted: None, changes: node.policy.changes(), request_id: None }
-    }
-
-    async fn next(&mut self, free_slots: u32) -> Next {
-        // Also by a node that may not claim: a job's wait counts from its admission.
-        let admitted = match self.admitted {
-            Some(at) if at.elapsed() < ADMIT_EVERY => Ok(0),
-            _ => self.admit().await,
-        };
-        let room = match self.node.room().await {
-            Ok(room) => room,
-            Err(why) => {
-                self.node.paused(Some(why));
-                return Next::Nothing(None);
-            }
-        };
-        let claimed = match admitted {
-            Ok(_) => self.claim(room, free_slots).await,
-            Err(error) => Err(error),
-        };
-        match claimed {
-            Ok(next) => {
-                self.node.paused(None);
-                next
-            }
-            Err(error) => {
-                self.node.failed_with(error.to_string());
-                self.node.paused(Some(error.to_string()));
-                Next::Nothing(None)
-            }
-        }
-    }
-
-    async fn claim(&mut self, room: Room, free_slots: u32) -> Result<Next, LinkError> {
-        let settings = &self.node.settings;
-        loop {
-            let (policy, levels) = (self.node.policy.now(), self.node.levels().await);
-            let request_id = *self.request_id.get_or_insert_with(uuid::Uuid::now_v7);
-            let request = ClaimRequest {
-                node_id: &settings.node_id,
-                request_id,
-                levels: &levels,
-                room,
-                weight: policy.weight,
-                free_slots,
-                lease: settings.lease.duration(),
-                host: HostLimits {
-                    transfers: settings.rsync.host_limit,
-                    starts_per_second: settings.rsync.host_starts_per_second.map_or(0.0, PerSecond::get),
-                },
-                batch: settings.rsync.batch(),
-            };
-            let claimed = Box::pin(self.node.queue.claim(&request)).await;
-            if !claimed.as_ref().is_err_and(LinkError::is_transient) {
-                self.request_id = None;
-            }
-            match claimed? {
-                Claimed::Jobs(leases) => return Ok(Next::Jobs(leases)),
-                Claimed::Nothing(Idle::Empty) if self.admit().await? > 0 => {}
-                Claimed::Nothing(idle) => return Ok(Next::Nothing(Some(idle))),
-            }
-        }
-    }
-
-    async fn admit(&mut self) -> Result<u64, LinkError> {
-        let admitted = Box::pin(self.node.queue.admit(&self.node.policy.now().levels, ADMIT_MOST)).await?;
-        self.admitted = Some(Instant::now());
-        if admitted.reports > 0 || admitted.dead > 0 {
-            tracing::warn!(refused = admitted.reports, dead = admitted.dead, "entries that are no job to fetch");
-        }
-        Ok(admitted.jobs)
     }
 }
 

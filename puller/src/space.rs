@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::config::ByteSize;
+use longshore_core::{config::ByteSize, queue::Room};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::sync::Semaphore;
 
@@ -92,6 +92,22 @@ pub struct Disk {
     pub free_inodes: u64,
 }
 
+/// What was given out to running transfers and is not on the disk yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Promised {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files and directories.
+    pub inodes: u64,
+}
+
+impl Promised {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), inodes: self.inodes.saturating_add(other.inodes) }
+    }
+}
+
 /// Why nothing can be claimed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
@@ -108,12 +124,14 @@ pub enum NoRoom {
         reserve_bytes: u64,
     },
     /// No files can be made.
-    #[error("{path} can hold only {free_inodes} more files")]
+    #[error("{path} can hold only {free_inodes} more files, and {promised_inodes} are promised")]
     Inodes {
         /// The store.
         path: PathBuf,
         /// Left.
         free_inodes: u64,
+        /// To running transfers.
+        promised_inodes: u64,
     },
     /// Not answered, or an error.
     #[error("{path} does not answer: {why}")]
@@ -176,21 +194,25 @@ impl Space {
         })
     }
 
-    /// Bytes that a new job may have, when `promised_bytes` are yet to be written by running ones.
+    /// What a new job may have, when `promised` is yet to be written by running ones.
     ///
     /// # Errors
     /// [`NoRoom`] when that is nothing.
-    pub fn room(&self, disk: &Disk, promised_bytes: u64) -> Result<u64, NoRoom> {
+    pub fn room(&self, disk: &Disk, promised: Promised) -> Result<Room, NoRoom> {
         let reserve_bytes = self.reserve_bytes(disk);
-        if disk.free_inodes < FEWEST_FREE_INODES {
-            return Err(NoRoom::Inodes { path: self.path.clone(), free_inodes: disk.free_inodes });
-        }
-        match disk.free_bytes.checked_sub(reserve_bytes.saturating_add(promised_bytes)) {
-            Some(room) if room > 0 => Ok(room),
+        let kept = promised.inodes.saturating_add(FEWEST_FREE_INODES);
+        let Some(inodes) = disk.free_inodes.checked_sub(kept) else {
+            let (path, free_inodes) = (self.path.clone(), disk.free_inodes);
+            return Err(NoRoom::Inodes { path, free_inodes, promised_inodes: promised.inodes });
+        };
+        match disk.free_bytes.checked_sub(reserve_bytes.saturating_add(promised.bytes)) {
+            Some(bytes) if bytes > 0 => {
+                Ok(Room { bytes, inodes, ceiling_bytes: disk.size_bytes.saturating_sub(reserve_bytes) })
+            }
             _ => Err(NoRoom::Reserve {
                 path: self.path.clone(),
                 free_bytes: disk.free_bytes,
-                promised_bytes,
+                promised_bytes: promised.bytes,
                 reserve_bytes,
             }),
         }
@@ -232,10 +254,35 @@ mod tests {
         ) {
             let space = Space::new(Path::new("/s"), Reserve::Bytes(ByteSize(reserve)));
             let disk = Disk { size_bytes: 1 << 51, free_bytes: free, free_inodes: u64::MAX };
-            match space.room(&disk, promised) {
-                Ok(room) => prop_assert!(free - promised - room >= reserve),
+            match space.room(&disk, Promised { bytes: promised, inodes: 0 }) {
+                Ok(room) => prop_assert!(free - promised - room.bytes >= reserve),
                 Err(_) => prop_assert!(free <= reserve + promised),
             }
+        }
+
+        #[test]
+        fn whatever_is_claimed_and_however_far_it_is_the_disk_holds_it_all(
+            jobs in proptest::collection::vec((0u64..1 << 30, 0u64..5000, 0u64..=100), 0..40),
+            (free_bytes, free_inodes) in (0u64..1 << 33, 0u64..60_000),
+        ) {
+            const RESERVE: u64 = 1 << 28;
+            let space = Space::new(Path::new("/s"), Reserve::Bytes(ByteSize(RESERVE)));
+            let mut disk = Disk { size_bytes: 1 << 34, free_bytes, free_inodes };
+            let mut promised = Promised::default();
+            for (bytes, inodes, percent) in jobs {
+                let Ok(room) = space.room(&disk, promised) else { continue };
+                if bytes > room.bytes || inodes > room.inodes {
+                    continue;
+                }
+                // So much of it is written when the next is asked for.
+                let (written, made) = (bytes * percent / 100, inodes * percent / 100);
+                promised = promised.and(Promised { bytes: bytes - written, inodes: inodes - made });
+                (disk.free_bytes, disk.free_inodes) = (disk.free_bytes - written, disk.free_inodes - made);
+            }
+            // All that is promised is written in the end.
+            let (left, left_inodes) = (disk.free_bytes.checked_sub(promised.bytes), disk.free_inodes.checked_sub(promised.inodes));
+            prop_assert!(left.is_some_and(|left| left >= RESERVE.min(free_bytes)));
+            prop_assert!(left_inodes.is_some_and(|left| left >= FEWEST_FREE_INODES.min(free_inodes)));
         }
     }
 }

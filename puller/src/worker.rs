@@ -28,8 +28,8 @@ use crate::{
     batch::Task,
     carrier::{Brought, Turn},
     failure::{Class, Failure},
-    fetch::Progress,
     node::Node,
+    progress::Progress,
 };
 
 /// First and longest wait before Redis is asked again.

@@ -3,9 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::{Queue, claim::millis, key, script};
-use crate::{Millis, NodeBeat, redis_link::LinkError};
+use crate::{
+    Millis, NodeBeat,
+    redis_link::{LinkError, Subscription},
+};
 
 impl Queue {
+    /// Hears the names of queues that have something new. A hint: one that is lost costs its hearer the wait until it asks by
+    /// itself.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn hints(&self) -> Result<Subscription, LinkError> {
+        self.link.subscribe(&key("wake")).await
+    }
+
     /// Says that a node lives and what it works on. A lease that is past its time and not among `running` may be reaped.
     ///
     /// # Errors

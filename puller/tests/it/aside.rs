@@ -11,8 +11,8 @@ use std::{
 use longshore_core::{ReasonCode, config::ConfigArgs, report::Verified};
 use longshore_puller::{
     carrier::{Carrier, Turn},
-    fetch::Progress,
     peers::Peers,
+    progress::Progress,
     settings,
     store::Store,
 };

@@ -10,8 +10,8 @@ use longshore_core::{Job, Outcome, Policy, config::ConfigArgs, report::Transfer,
 use longshore_puller::{
     bandwidth::{Bandwidth, Caps, share},
     carrier::{Carrier, Turn},
-    fetch::Progress,
     peers::Peers,
+    progress::Progress,
     settings,
     store::Store,
 };

@@ -193,6 +193,14 @@ impl Puller {
         self.process.end(Signal::KILL).unwrap();
     }
 
+    /// The sum of the metrics whose line begins with `name`; none before it serves them.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let Ok(answer) = reqwest::get(format!("http://127.0.0.1:{}/metrics", self.status)).await else { return 0.0 };
+        let text = answer.text().await.unwrap();
+        let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
+        values.map(|value| value.parse::<f64>().unwrap()).sum()
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -60,8 +60,11 @@ async fn jobs_in_flight_never_take_the_disk_below_its_reserve() {
     })
     .await;
     assert!(lowest >= 20 * MIB as u64, "{lowest} bytes were left");
-    // The eighth would fit nowhere above the reserve.
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    // The eighth would fit nowhere above the reserve: it has been asked for since, and was not given.
+    wait_until("nothing runs", SOON, async || cluster.queue.leases().await.unwrap().is_empty()).await;
+    let no_room = "longshore_puller_claims_total{answer=\"no_room\"}";
+    let before = puller.metric(no_room).await;
+    wait_until("there was no room, twice", SOON, async || puller.metric(no_room).await >= before + 2.0).await;
     assert_eq!(cluster.reports().len(), 7);
     assert!(puller.stop().await.success());
 }

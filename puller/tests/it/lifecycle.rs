@@ -35,6 +35,39 @@ async fn term_lets_a_transfer_finish_and_claims_no_more() {
 }
 
 #[tokio::test]
+async fn a_node_that_idles_hears_of_a_new_job_at_once_and_listens_again_after_a_cut() {
+    let cluster = Cluster::start();
+    let puller = cluster.puller("1");
+    let mut connection = cluster.redis.connection();
+    let mut listeners = || -> i64 {
+        let counted: (String, i64) =
+            redis::cmd("PUBSUB").arg("NUMSUB").arg("longshore:wake").query(&mut connection).unwrap();
+        counted.1
+    };
+    wait_until("it listens", SOON, async || listeners() == 1).await;
+    let killed: i64 =
+        redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").query(&mut cluster.redis.connection()).unwrap();
+    assert_eq!(killed, 1);
+    wait_until("it listens again", SOON, async || listeners() == 1).await;
+    let empty = "longshore_puller_claims_total{answer=\"empty\"}";
+    let mut waits = Vec::new();
+    for number in 0..5 {
+        // By now it asks every other second.
+        let before = puller.metric(empty).await;
+        wait_until("it idles", SOON, async || puller.metric(empty).await >= before + 5.0).await;
+        let offered = std::time::Instant::now();
+        let job = cluster.offer_file(&format!("f{number}"), 100, number).await;
+        wait_until("it is begun", SOON, async || {
+            puller.log().contains(&job.id.to_string()) || !cluster.queue.leases().await.unwrap().is_empty()
+        })
+        .await;
+        waits.push(offered.elapsed());
+    }
+    waits.sort();
+    assert!(waits[2] < std::time::Duration::from_millis(500), "{waits:?}: as if nobody had told it");
+}
+
+#[tokio::test]
 async fn the_heartbeat_shows_what_runs_and_status_reads_it() {
     let cluster = Cluster::start();
     let job = cluster.offer_file("a", 40_000_000, 1).await;

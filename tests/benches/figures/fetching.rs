@@ -31,18 +31,18 @@ pub(crate) struct Site {
 impl Site {
     /// A Redis with a job for each of `names` below `source`, which the daemon on `port` serves as module `backup`.
     pub(crate) fn start(source: &Path, names: &[String], port: u16) -> anyhow::Result<Self> {
-        let redis = Redis::start();
-        let mut connection = redis.connection();
-        for name in names {
-            let job = job(source, name, port)?;
-            redis::cmd("LPUSH").arg("level1").arg(serde_json::to_string(&job)?).exec(&mut connection)?;
-        }
-        Ok(Self { redis, folder: tempfile::tempdir()?, jobs: names.len() })
+        let jobs = names.iter().map(|name| job(source, "backup", name, port));
+        Self::with(&jobs.collect::<anyhow::Result<Vec<_>>>()?)
     }
 
-    /// Starts a puller and waits until every job is reported; seconds. Every report must be of a stored backup.
-    pub(crate) fn fetch(&self, slots: usize) -> anyhow::Result<f64> {
-        Ok(self.begin(slots, "")?.end()?.seconds)
+    /// A Redis with these jobs.
+    pub(crate) fn with(jobs: &[Job]) -> anyhow::Result<Self> {
+        let redis = Redis::start();
+        let mut connection = redis.connection();
+        for job in jobs {
+            redis::cmd("LPUSH").arg("level1").arg(serde_json::to_string(job)?).exec(&mut connection)?;
+        }
+        Ok(Self { redis, folder: tempfile::tempdir()?, jobs: jobs.len() })
     }
 
     /// Starts a puller; `top` is further TOML for its file.
@@ -142,12 +142,13 @@ fn peak_bytes(id: u32) -> anyhow::Result<u64> {
     Ok(kib << 10)
 }
 
-fn job(source: &Path, name: &str, port: u16) -> anyhow::Result<Job> {
+/// A job for `source/name`, which the daemon on `port` serves in `module`; each module is another host's.
+pub(crate) fn job(source: &Path, module: &str, name: &str, port: u16) -> anyhow::Result<Job> {
     let digests = digest_reader(fs::File::open(source.join(name))?, DigestChoice::Xxh3)?;
     let text = serde_json::json!({
-        "v": 1, "id": JobId::fresh(), "server_id": "bench", "type": "file", "instance": "1", "business_id": "1",
+        "v": 1, "id": JobId::fresh(), "server_id": module, "type": "file", "instance": "1", "business_id": "1",
         "made_at": Millis::now(), "interval_seconds": 3600, "queue": "level1",
-        "source": {"transport": "rsync_daemon", "address": "127.0.0.1", "port": port, "module": "backup", "path": name},
+        "source": {"transport": "rsync_daemon", "address": "127.0.0.1", "port": port, "module": module, "path": name},
         "content": {"kind": "file", "size_bytes": digests.size_bytes, "files": 1, "xxh3_128": digests.xxh3_128, "blake3": null},
         "chain": null, "script": null, "agent": null, "signature": null
     });

@@ -19,6 +19,7 @@ type Measure = fn() -> anyhow::Result<()>;
 /// Each figure's id, and how it is measured.
 const FIGURES: &[(&str, Measure)] = &[
     ("P1", p1::measure),
+    ("P1b", p1::measure_batches),
     ("P2", p2::measure),
     ("P3", p3::measure),
     ("P5", p5::measure),

@@ -1,14 +1,17 @@
-//! P1: many small files. 2,000 files of 16 KiB from a loopback daemon by a puller with 16 slots, against `xargs -P16` of one rsync
-//! each. TCP_NODELAY on both ends and `--fsync` on both sides; ours verifies, writes and syncs a manifest, publishes by
+//! P1 and P1b: many small files. 2,000 files of 16 KiB from a loopback daemon by a puller with 16 slots, against `xargs -P16` of one
+//! rsync each. TCP_NODELAY on both ends and `--fsync` on both sides; ours verifies, writes and syncs a manifest, publishes by
 //! rename and reports each besides. Each side is timed from its start to its last file being durable (ours: reported).
+//!
+//! P1: from one module, each file by its own rsync. P1b: from the modules of 20 hosts, with batches as they are by default.
 
 use std::{fs, path::Path, process::Command, time::Instant};
 
 use anyhow::Context;
+use longshore_core::Job;
 use longshore_tests::Rsyncd;
 
 use crate::{
-    fetching::{NODELAY, Site},
+    fetching::{NODELAY, Site, job},
     line, median,
 };
 
@@ -16,23 +19,45 @@ const FILES: usize = 2000;
 const FILE_BYTES: usize = 16 * 1024;
 const SLOTS: usize = 16;
 const ROUNDS: usize = 3;
+const HOSTS: usize = 20;
 
-/// Measures the figure.
+/// Measures P1.
 pub(crate) fn measure() -> anyhow::Result<()> {
+    let (ours, reference) = compare(1, "batch_jobs = 1")?;
+    line("P1", "small files", ours / reference, ours, reference, "files/s", ">=0.95");
+    Ok(())
+}
+
+/// Measures P1b.
+pub(crate) fn measure_batches() -> anyhow::Result<()> {
+    let (ours, reference) = compare(HOSTS, "")?;
+    line("P1b", "small files in batches", ours / reference, ours, reference, "files/s", ">=5");
+    Ok(())
+}
+
+/// Files a second, ours and the reference's, from the modules of so many hosts.
+fn compare(hosts: usize, rsync: &str) -> anyhow::Result<(f64, f64)> {
     let folder = tempfile::tempdir()?;
-    let source = folder.path().join("source");
-    fs::create_dir(&source)?;
-    for number in 0..FILES {
-        let byte = u8::try_from(number % 251)?;
-        fs::write(source.join(format!("f{number}")), vec![byte; FILE_BYTES])?;
+    let modules: Vec<_> =
+        (0..hosts).map(|host| (format!("host{host}"), folder.path().join(format!("host{host}")))).collect();
+    for (_, source) in &modules {
+        fs::create_dir(source)?;
     }
-    let host = Rsyncd::start_with(&[("backup", &source)], NODELAY, "");
-    let names: Vec<String> = (0..FILES).map(|number| format!("f{number}")).collect();
+    for number in 0..FILES {
+        let (_, source) = &modules[number % hosts];
+        fs::write(source.join(format!("f{number}")), vec![u8::try_from(number % 251)?; FILE_BYTES])?;
+    }
+    let served: Vec<_> = modules.iter().map(|(module, source)| (module.as_str(), source.as_path())).collect();
+    let daemon = Rsyncd::start_with(&served, NODELAY, "");
     let (mut ours, mut references) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
-        let reference = reference(folder.path(), host.port())?;
-        let site = Site::start(&source, &names, host.port())?;
-        let our = site.fetch(SLOTS)?;
+        let reference = reference(folder.path(), hosts, daemon.port())?;
+        let jobs = (0..FILES).map(|number| {
+            let (module, source) = &modules[number % hosts];
+            job(source, module, &format!("f{number}"), daemon.port())
+        });
+        let site = Site::with(&jobs.collect::<anyhow::Result<Vec<Job>>>()?)?;
+        let our = site.begin_with(SLOTS, "", rsync)?.end()?.seconds;
         println!("round {round}: ours {our:.2} s, xargs -P{SLOTS} rsync {reference:.2} s");
         // The first round warms caches and is not counted.
         if round > 0 {
@@ -40,16 +65,15 @@ pub(crate) fn measure() -> anyhow::Result<()> {
             references.push(FILES as f64 / reference);
         }
     }
-    let (ours, reference) = (median(ours), median(references));
-    line("P1", "small files", ours / reference, ours, reference, "files/s", ">=0.95");
-    Ok(())
+    Ok((median(ours), median(references)))
 }
 
-fn reference(folder: &Path, port: u16) -> anyhow::Result<f64> {
+fn reference(folder: &Path, hosts: usize, port: u16) -> anyhow::Result<f64> {
     let into = folder.join("reference");
     fs::create_dir(&into)?;
     let script = format!(
-        "seq 0 {} | xargs -P{SLOTS} -I{{}} rsync -t --fsync --sockopts=TCP_NODELAY rsync://127.0.0.1:{port}/backup/f{{}} {}/",
+        "for n in $(seq 0 {}); do echo host$((n % {hosts}))/f$n; done | xargs -P{SLOTS} -I{{}} rsync -t --fsync \
+         --sockopts=TCP_NODELAY rsync://127.0.0.1:{port}/{{}} {}/",
         FILES - 1,
         into.display()
     );

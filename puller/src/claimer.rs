@@ -1,0 +1,183 @@
+//! What a puller asks of the queue: admits what hosts pushed, claims what fits, and waits for the next time to ask. One task
+//! claims, one question after the other, so that no two of them count the same free space.
+
+use std::{sync::Arc, time::Duration};
+
+use longshore_core::{
+    policy::PerSecond,
+    queue::{ClaimRequest, Claimed, HostLimits, Idle, Lease, Room},
+    redis_link::LinkError,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{node::Node, policy::Effective, worker::jittered};
+
+/// Waits between two questions when there was nothing, doubled from the first to the second.
+pub const POLL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// Hints that come within this are one: a burst of new jobs is not to make every idle node ask once for each.
+const HINTS_WITHIN: Duration = Duration::from_millis(20);
+/// A connection that says nothing for so long may be dead: another is made.
+const LISTEN_ANEW: Duration = Duration::from_secs(60);
+/// While jobs can be claimed, inboxes are looked at so often.
+const ADMIT_EVERY: Duration = Duration::from_millis(100);
+/// Entries admitted at once.
+const ADMIT_MOST: usize = 512;
+
+/// What a claim brought.
+#[derive(Debug)]
+pub enum Next {
+    /// One or more, all of one host and module.
+    Jobs(Vec<Lease>),
+    /// Nothing, and what the queue said, if it was asked.
+    Nothing(Option<Idle>),
+}
+
+/// Asks for one node.
+#[derive(Debug)]
+pub struct Claimer<'a> {
+    node: &'a Arc<Node>,
+    wait: Duration,
+    admitted: Option<Instant>,
+    changes: watch::Receiver<Arc<Effective>>,
+    /// Kept until it is answered, so that a lost answer is given again.
+    request_id: Option<uuid::Uuid>,
+}
+
+impl<'a> Claimer<'a> {
+    /// For `node`.
+    pub fn new(node: &'a Arc<Node>) -> Self {
+        Self { node, wait: POLL.0, admitted: None, changes: node.policy.changes(), request_id: None }
+    }
+
+    /// Claims for the first of `free_slots` slots, and says in the heartbeat why there is nothing when the node can't have any.
+    pub async fn next(&mut self, free_slots: u32) -> Next {
+        let (next, answer) = self.ask(free_slots).await;
+        self.node.metrics.claims.get_or_create(&vec![("answer", answer.to_owned())]).inc();
+        if matches!(next, Next::Jobs(_)) {
+            self.wait = POLL.0;
+        }
+        next
+    }
+
+    /// Waits until it is time to ask again: after a hint, a change of what operators set, or a while, longer each time.
+    pub async fn pause(&mut self) {
+        let longest = jittered(self.wait);
+        self.wait = (self.wait * 2).min(POLL.1);
+        tokio::time::sleep(HINTS_WITHIN).await;
+        tokio::select! {
+            () = tokio::time::sleep(longest) => {}
+            () = self.node.woken() => {}
+            Ok(()) = self.changes.changed() => {}
+        }
+    }
+
+    async fn ask(&mut self, free_slots: u32) -> (Next, &'static str) {
+        // Also by a node that may not claim: a job's wait counts from its admission.
+        let admitted = match self.admitted {
+            Some(at) if at.elapsed() < ADMIT_EVERY => Ok(0),
+            _ => self.admit().await,
+        };
+        let room = match self.node.room().await {
+            Ok(room) => room,
+            Err(why) => {
+                self.node.paused(Some(why));
+                let policy = self.node.policy.now();
+                let window = policy.weight > 0 && policy.open.is_empty();
+                return (Next::Nothing(None), if window { "window" } else { "paused" });
+            }
+        };
+        let claimed = match admitted {
+            Ok(_) => self.claim(room, free_slots).await,
+            Err(error) => Err(error),
+        };
+        match claimed {
+            Ok(next) => {
+                self.node.paused(None);
+                let answer = match &next {
+                    Next::Jobs(_) => "job",
+                    Next::Nothing(Some(Idle::NoRoom)) => "no_room",
+                    Next::Nothing(Some(Idle::HostsBusy)) => "hosts_busy",
+                    Next::Nothing(Some(Idle::Yields)) => "yields",
+                    Next::Nothing(Some(Idle::Reserved)) => "reserved",
+                    Next::Nothing(Some(Idle::Empty) | None) => "empty",
+                };
+                (next, answer)
+            }
+            Err(error) => {
+                self.node.failed_with(error.to_string());
+                self.node.paused(Some(error.to_string()));
+                (Next::Nothing(None), "error")
+            }
+        }
+    }
+
+    async fn claim(&mut self, room: Room, free_slots: u32) -> Result<Next, LinkError> {
+        let settings = &self.node.settings;
+        loop {
+            let (policy, levels) = (self.node.policy.now(), self.node.levels().await);
+            let request_id = *self.request_id.get_or_insert_with(uuid::Uuid::now_v7);
+            let request = ClaimRequest {
+                node_id: &settings.node_id,
+                request_id,
+                levels: &levels,
+                room,
+                weight: policy.weight,
+                free_slots,
+                lease: settings.lease.duration(),
+                host: HostLimits {
+                    transfers: settings.rsync.host_limit,
+                    starts_per_second: settings.rsync.host_starts_per_second.map_or(0.0, PerSecond::get),
+                },
+                batch: settings.rsync.batch(),
+            };
+            let claimed = Box::pin(self.node.queue.claim(&request)).await;
+            if !claimed.as_ref().is_err_and(LinkError::is_transient) {
+                self.request_id = None;
+            }
+            match claimed? {
+                Claimed::Jobs(leases) => return Ok(Next::Jobs(leases)),
+                Claimed::Nothing(Idle::Empty) if self.admit().await? > 0 => {}
+                Claimed::Nothing(idle) => return Ok(Next::Nothing(Some(idle))),
+            }
+        }
+    }
+
+    async fn admit(&mut self) -> Result<u64, LinkError> {
+        let admitted = Box::pin(self.node.queue.admit(&self.node.policy.now().levels, ADMIT_MOST)).await?;
+        self.admitted = Some(Instant::now());
+        if admitted.reports > 0 || admitted.dead > 0 {
+            tracing::warn!(refused = admitted.reports, dead = admitted.dead, "entries that are no job to fetch");
+        }
+        Ok(admitted.jobs)
+    }
+}
+
+/// Wakes the node's claimer when something new waits in one of its levels, until `end`. Without it, or when a hint is lost, jobs
+/// wait for the next poll.
+pub async fn hear(node: Arc<Node>, end: CancellationToken) {
+    let listen = async {
+        loop {
+            match node.queue.hints().await {
+                Ok(mut hints) => {
+                    // What came while nobody listened.
+                    node.wake();
+                    while let Ok(Some(queue)) = timeout(LISTEN_ANEW, hints.next()).await {
+                        if node.settings.queues.iter().any(|ours| ours.as_str() == queue) {
+                            node.wake();
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "no hints are heard; jobs wait for the next poll"),
+            }
+            tokio::time::sleep(jittered(POLL.1)).await;
+        }
+    };
+    tokio::select! {
+        () = listen => {}
+        () = end.cancelled() => {}
+    }
+}
