@@ -109,6 +109,9 @@ pub struct NodeBeat {
     /// Of the last hour, or of the time since the process started when that is shorter: bytes stored a second, by level.
     #[serde(default)]
     pub by_queue: BTreeMap<QueueName, u64>,
+    /// Levels that it claims nothing of now, and which window is closed until when.
+    #[serde(default)]
+    pub closed: BTreeMap<QueueName, String>,
     /// Version of the registry's policy that the node obeys; `None` while it heard of none.
     #[serde(default)]
     pub policy: Option<u64>,

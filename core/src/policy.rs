@@ -13,7 +13,7 @@ use crate::{
     calendar::{RatePlan, Window},
     config::Span,
     job::ModuleName,
-    queue::Order,
+    queue::{Level, Order},
     report::Verified,
 };
 
@@ -217,6 +217,17 @@ impl Policy {
 }
 
 impl Rules {
+    /// The level of this queue, with the rule that its jobs wait by.
+    pub fn level(&self, queue: &QueueName) -> Level {
+        let Some(rule) = self.queues.get(queue) else { return Level::new(queue.clone()) };
+        Level {
+            name: queue.clone(),
+            max_wait: rule.max_wait.map(Span::duration),
+            order: rule.order.unwrap_or_default(),
+            urgent: rule.urgent.unwrap_or_default(),
+        }
+    }
+
     /// What is asked of a backup: of what its level and its type say, the stricter.
     pub fn of_backup(&self, queue: &QueueName, backup_type: &BackupType) -> TypeRule {
         let of_queue = self.queues.get(queue);

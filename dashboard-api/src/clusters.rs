@@ -8,7 +8,7 @@ use std::{
 
 use longshore_core::{
     Millis, NodeBeat, QueueName,
-    queue::{FoundJobs, JobFilter, Queue, QueueDepth},
+    queue::{FoundJobs, JobFilter, Queue, QueueDepth, copied_node},
     redis_link::{LinkError, RedisLink},
 };
 
@@ -122,7 +122,11 @@ impl Cluster {
     /// # Errors
     /// When Redis is away.
     pub async fn levels(&self) -> Result<Vec<QueueName>, Problem> {
-        if self.levels.is_empty() { self.ask(self.queue.queue_names()).await } else { Ok(self.levels.clone()) }
+        if !self.levels.is_empty() {
+            return Ok(self.levels.clone());
+        }
+        let names = self.ask(self.queue.queue_names()).await?;
+        Ok(names.into_iter().filter(|name| copied_node(name).is_none()).collect())
     }
 
     /// The time by its Redis' clock, which ages are measured by.
@@ -142,12 +146,14 @@ impl Cluster {
         watch.ask(self.queue.find(filter, most), |_| true).await.map_err(|silence| self.problem(silence))
     }
 
-    /// What waits in its levels.
+    /// What waits in its levels, and then in those of second copies.
     ///
     /// # Errors
     /// When Redis is away.
     pub async fn depths(&self) -> Result<Depths, Problem> {
-        let levels = self.levels().await?;
+        let mut levels = self.levels().await?;
+        let names = self.ask(self.queue.queue_names()).await?;
+        levels.extend(names.into_iter().filter(|name| copied_node(name).is_some()));
         let levels = self.ask(self.queue.depths(&levels)).await?;
         Ok(Depths { levels, now: self.now().await? })
     }

@@ -34,7 +34,7 @@ pub struct Fact {
 pub struct NodeWhy {
     /// The node.
     pub node_id: String,
-    /// For programs: `silent`, `paused`, `drains`, `level`, `slots`, `too_large`, `no_room`, `reserved`, `kept_for_it`, `yields` or
+    /// For programs: `silent`, `drains`, `window`, `paused`, `level`, `slots`, `too_large`, `no_room`, `reserved`, `kept_for_it`, `yields` or
     /// `asks`.
     pub code: &'static str,
     /// For people.
@@ -196,7 +196,7 @@ impl JobWhy {
             self.facts.push(Fact { name: "host fails", text, at: Some(since) });
         }
         if let Some(until) = host.closed_until.filter(|until| *until > now) {
-            let text = format!("opens {}: {}", from(until, now), host.closed_why);
+            let text = format!("{}: {}", opens(until, now), host.closed_why);
             self.facts.push(Fact { name: "host closed", text, at: Some(until) });
         }
     }
@@ -241,7 +241,7 @@ fn is_silent(node: &NodeStanding, now: Millis, silent_after: Duration) -> bool {
 fn waits_for(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[NodeWhy]) -> String {
     let (now, host, name) = (standing.now, &standing.host, &record.host);
     if let Some(until) = host.closed_until.filter(|until| *until > now) {
-        return format!("host {name} is closed, and opens {}: {}", from(until, now), host.closed_why);
+        return format!("host {name} is closed, and {}: {}", opens(until, now), host.closed_why);
     }
     if let Some(until) = host.rests_until.filter(|until| *until > now) {
         let why = host.reason.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -274,13 +274,18 @@ fn waits_for(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[No
     }
 }
 
+/// A window that never opens is closed until a time beyond all reason.
+fn opens(until: Millis, now: Millis) -> String {
+    const NEVER: Duration = Duration::from_secs(50 * 365 * 86400);
+    if until.since(now) > NEVER { "never opens".to_owned() } else { format!("opens {}", from(until, now)) }
+}
+
 fn asks(node: &NodeStanding, now: Millis) -> bool {
     node.asked_at.is_some_and(|at| now.since(at) < ASKS_WITHIN)
 }
 
 /// Why no node could take it, if that is so.
 fn node_cause(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[NodeWhy]) -> Option<String> {
-    let of = |code: &str| nodes.iter().filter(|node| node.code == code).collect::<Vec<_>>();
     if nodes.is_empty() {
         return Some(
             "no node was ever heard of in this cluster; start longshore-puller on a storage machine".to_owned(),
@@ -300,22 +305,24 @@ fn node_cause(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[N
         return Some("every node is silent".to_owned());
     };
     let all = |codes: &[&str]| living.iter().all(|node| codes.contains(&node.code));
+    if all(&["window"]) {
+        return Some(format!("{} is closed on every node: {}", record.queue, first.text));
+    }
     if all(&["paused"]) {
         return Some(format!("every node is paused; node {}: {}", first.node_id, first.text));
     }
-    if all(&["paused", "level", "drains"]) {
-        let asking = of("drains").len();
-        let drained = if asking > 0 { " but nodes that are drained" } else { "" };
-        return Some(format!("no node asks for {}{drained}", record.queue));
+    if all(&["window", "paused", "level", "drains"]) {
+        let causes: Vec<String> = living.iter().map(|node| format!("node {}: {}", node.node_id, node.text)).collect();
+        return Some(format!("no node asks for {} now; {}", record.queue, causes.join("; ")));
     }
-    if all(&["paused", "level", "drains", "too_large"]) {
+    if all(&["window", "paused", "level", "drains", "too_large"]) {
         let most = standing.nodes.iter().map(|node| node.ceiling_bytes).max().unwrap_or(0);
         let (need, most) = (size(record.need_bytes), size(most));
         return Some(format!(
             "no disk could ever hold it: it needs {need}, and the largest without its reserve has {most}"
         ));
     }
-    if all(&["paused", "level", "drains", "too_large", "no_room", "reserved"]) {
+    if all(&["window", "paused", "level", "drains", "too_large", "no_room", "reserved"]) {
         let best = standing
             .nodes
             .iter()
@@ -338,11 +345,14 @@ fn judge(node: &NodeStanding, job: JobId, record: &JobRecord, now: Millis, silen
     if is_silent(node, now, silent_after) {
         return of("silent", format!("last heard of {}", from(node.heard_at, now)));
     }
+    if beat.is_some_and(|beat| beat.weight == 0) {
+        return of("drains", "its weight is 0".to_owned());
+    }
+    if let Some(shut) = beat.and_then(|beat| beat.closed.get(&record.queue)) {
+        return of("window", shut.clone());
+    }
     if let Some(paused) = beat.and_then(|beat| beat.paused.as_ref()) {
         return of("paused", paused.clone());
-    }
-    if node.asked_at.is_some() && node.weight == 0 {
-        return of("drains", "its weight is 0".to_owned());
     }
     if node.asked_at.is_some() && !node.levels.iter().any(|level| level == record.queue.as_str()) {
         return of("level", format!("asks for {} only", node.levels.join(", ")));

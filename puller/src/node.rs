@@ -348,6 +348,7 @@ impl Node {
             room_bytes: self.space.room(&state.disk, promised).map_or(0, |room| room.bytes),
             stored_last_hour_bytes,
             by_queue,
+            closed: policy.closed.iter().map(|shut| (shut.queue.clone(), shut.to_string())).collect(),
             policy: policy.version,
             bandwidth: policy.caps.node,
             extra: serde_json::Map::new(),

@@ -60,8 +60,8 @@ impl Node {
         match &self.beat {
             None => Cell::toned("unheard", Tone::Bad),
             Some(_) if self.silent => Cell::toned(format!("silent {}", self.age()), Tone::Bad),
-            Some(beat) if beat.paused.is_some() => Cell::toned("paused", Tone::Warn),
             Some(_) if self.weight == Some(0) => Cell::toned("draining", Tone::Warn),
+            Some(beat) if beat.paused.is_some() => Cell::toned("paused", Tone::Warn),
             Some(_) => Cell::toned("claiming", Tone::Good),
         }
     }

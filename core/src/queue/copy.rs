@@ -21,7 +21,7 @@ fn level(node_id: &NodeId) -> Option<QueueName> {
 }
 
 /// The node whose backups wait in `queue` to be copied by others; `None` for any other level.
-fn copied_node(queue: &QueueName) -> Option<NodeId> {
+pub fn copied_node(queue: &QueueName) -> Option<NodeId> {
     queue.as_str().strip_prefix(script::PREFIX)?.strip_prefix(LEVELS)?.parse().ok()
 }
 

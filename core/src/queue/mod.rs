@@ -81,6 +81,7 @@ pub use self::{
     browse::{FoundJobs, JobFilter, JobState, QueuedJob},
     budget::{Budget, RateLease, RateRequest},
     claim::{BatchLimit, ClaimRequest, Claimed, Idle, Room},
+    copy::copied_node,
     dead_letter::{DeadLetter, DeadLetters, Remains},
     dead_report::DeadReport,
     depth::{HeldLease, QueueDepth},

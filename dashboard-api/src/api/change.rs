@@ -171,11 +171,10 @@ async fn change(
         let (action, words) = (action.word(), words.join(", "));
         return Err(Problem::unacceptable(format!("state: {action} is for jobs that are {words}")));
     }
-    let wish = Wish::of(action, body.to.as_ref())?;
     let why = body.why.as_deref().unwrap_or_default();
     let mut done = ChangeView { admitted_until: Millis(i64::MAX), ..ChangeView::default() };
     for cluster in app.clusters_named(body.filter.cluster.as_deref())? {
-        wish.check_level(cluster).await?;
+        let wish = Wish::of(action, body.to.as_ref(), &app, cluster).await?;
         let most = if body.preview { PREVIEWED } else { MOST_CHANGED };
         let (found, now) = found(cluster, &body.filter, &states, body.admitted_until, most).await?;
         done.admitted_until = done.admitted_until.min(body.admitted_until.unwrap_or(now));
@@ -203,19 +202,19 @@ async fn change(
 }
 
 /// An action with what it needs.
-#[derive(Debug, Clone, Copy)]
-enum Wish<'a> {
+#[derive(Debug, Clone)]
+enum Wish {
     Hold,
     Release,
-    Move(&'a QueueName),
+    Move(Level),
     Requeue,
     Cancel,
 }
 
-impl<'a> Wish<'a> {
-    fn of(action: JobAction, to: Option<&'a QueueName>) -> Result<Self, Problem> {
+impl Wish {
+    async fn of(action: JobAction, to: Option<&QueueName>, app: &App, cluster: &Cluster) -> Result<Self, Problem> {
         match (action, to) {
-            (JobAction::Move, Some(to)) => Ok(Self::Move(to)),
+            (JobAction::Move, Some(to)) => Ok(Self::Move(level(to, app, cluster).await?)),
             (JobAction::Hold, None) => Ok(Self::Hold),
             (JobAction::Release, None) => Ok(Self::Release),
             (JobAction::Requeue, None) => Ok(Self::Requeue),
@@ -224,27 +223,26 @@ impl<'a> Wish<'a> {
         }
     }
 
-    /// A job in a level that nobody drains would wait for ever.
-    async fn check_level(self, cluster: &Cluster) -> Result<(), Problem> {
-        let Self::Move(to) = self else { return Ok(()) };
-        let known = cluster.levels().await?;
-        if known.contains(to) {
-            return Ok(());
-        }
-        let names: Vec<&str> = known.iter().map(QueueName::as_str).collect();
-        let (cluster, names) = (cluster.name(), names.join(", "));
-        Err(Problem::unacceptable(format!("to: cluster {cluster} has no level {to}; it has {names}")))
-    }
-
-    async fn grant(self, queue: &Queue, job: &JobId, by: &str, why: &str) -> Result<Changed, LinkError> {
+    async fn grant(&self, queue: &Queue, job: &JobId, by: &str, why: &str) -> Result<Changed, LinkError> {
         match self {
             Self::Hold => queue.hold(job, by, why).await,
             Self::Release => queue.let_go(job).await,
-            Self::Move(to) => queue.move_to(job, &Level::new(to.clone())).await,
+            Self::Move(to) => queue.move_to(job, to).await,
             Self::Requeue => queue.requeue(job).await,
             Self::Cancel => queue.cancel(job, &Queue::cancel_reason(by, why)).await,
         }
     }
+}
+
+/// A level of the cluster, with the registry's rule. A job in one that nobody drains would wait for ever.
+async fn level(name: &QueueName, app: &App, cluster: &Cluster) -> Result<Level, Problem> {
+    let known = cluster.levels().await?;
+    if known.contains(name) {
+        return Ok(app.registry().rules(cluster.name().clone()).await?.1.level(name));
+    }
+    let names: Vec<&str> = known.iter().map(QueueName::as_str).collect();
+    let (cluster, names) = (cluster.name(), names.join(", "));
+    Err(Problem::unacceptable(format!("to: cluster {cluster} has no level {name}; it has {names}")))
 }
 
 pub(super) fn routes() -> OpenApiRouter<App> {

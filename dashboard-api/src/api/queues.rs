@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::{Json, extract::State, response::IntoResponse};
 use longshore_core::{
-    Millis, QueueName,
-    queue::{QueueDepth, RestingHost},
+    Millis, NodeId, QueueName,
+    queue::{QueueDepth, RestingHost, copied_node},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -29,6 +29,9 @@ pub struct LevelView {
     /// Its name.
     #[schema(value_type = String)]
     pub queue: QueueName,
+    /// For a level of second copies: the node that has the first.
+    #[schema(value_type = Option<String>)]
+    pub copies_of: Option<NodeId>,
     /// All that waits: inbox, ready, delayed and held.
     pub waiting: u64,
     /// Pushed, not yet admitted.
@@ -57,6 +60,7 @@ pub struct LevelView {
 impl LevelView {
     fn of(depth: QueueDepth, now: Millis, bytes_per_second: u64) -> Self {
         Self {
+            copies_of: copied_node(&depth.queue),
             waiting: depth.waiting(),
             inbox: depth.inbox,
             ready: depth.ready,

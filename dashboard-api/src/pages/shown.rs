@@ -187,8 +187,8 @@ impl NodeRow {
         let (state, tone) = match (&node.beat, node.silent, &paused) {
             (None, _, _) => ("never heard", "bad"),
             (_, true, _) => ("silent", "bad"),
-            (_, _, Some(_)) => ("paused", "warn"),
             _ if node.weight == Some(0) => ("draining", "warn"),
+            (_, _, Some(_)) => ("paused", "warn"),
             _ => ("claiming", "good"),
         };
         let registered = node.registered.as_ref();
@@ -287,7 +287,7 @@ impl ClusterBox {
     pub(super) fn of(view: &ClusterView) -> Self {
         let spanned = |seconds: Option<u64>| seconds.map_or_else(|| "–".to_owned(), |s| span(Duration::from_secs(s)));
         let level = |level: &LevelView| LevelRow {
-            queue: level.queue.to_string(),
+            queue: level.copies_of.as_ref().map_or_else(|| level.queue.to_string(), |node| format!("copies of {node}")),
             waiting: level.waiting,
             delayed: level.delayed,
             held: level.held,

@@ -190,6 +190,15 @@ async fn why_a_job_waits_is_one_sentence_and_the_facts() {
     beats(Some("the disk is read-only")).await;
     says(&server.why(job.id).await, "every node is paused; node 5: the disk is read-only");
     beats(None).await;
+    let shut = "the level's window 22:00-06:00 is closed until 2026-11-20T22:00:00Z";
+    let mut closed = beat("5");
+    closed.closed.insert("level1".parse().unwrap(), shut.to_owned());
+    server.queue.beat(&closed).await.unwrap();
+    says(&server.why(job.id).await, &format!("level1 is closed on every node: {shut}"));
+    closed.weight = 0;
+    server.queue.beat(&closed).await.unwrap();
+    says(&server.why(job.id).await, "no node asks for level1 now; node 5: its weight is 0");
+    beats(None).await;
     // Closed, at its limit, failing.
     let opens = longshore_core::Millis(longshore_core::Millis::now().0 + 3_630_000);
     server.queue.close_host(&job.server_id, opens, "its window is 22:00-06:00").await.unwrap();

@@ -1,11 +1,10 @@
 //! What holds at one moment: the rules, with their calendars read off.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use longshore_core::{
     BackupType, Millis, NodeId, QueueName, ServerId,
     calendar::{RatePlan, Shut},
-    config::Span,
     policy::{Copies, HostRule, Rules},
     queue::Level,
     report::Verified,
@@ -53,12 +52,18 @@ pub struct BackupRule {
     pub verify: Verified,
 }
 
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.whose, self.shut)
+    }
+}
+
 impl Effective {
     /// Of `rules`, the registry's over the file's, at `now`.
     pub fn at(now: Millis, version: Option<u64>, rules: &Arc<Rules>, node_id: &NodeId, queues: &[QueueName]) -> Self {
         let node = rules.nodes.get(node_id).cloned().unwrap_or_default();
         let of_node = node.window.as_ref().and_then(|window| window.shut(now));
-        let levels: Vec<Level> = queues.iter().map(|queue| level(queue, rules)).collect();
+        let levels: Vec<Level> = queues.iter().map(|queue| rules.level(queue)).collect();
         let (mut open, mut closed) = (Vec::new(), Vec::new());
         for level in &levels {
             let window = rules.queues.get(&level.name).and_then(|rule| rule.window.as_ref());
@@ -101,18 +106,7 @@ impl Effective {
             return Some("its weight is 0: it drains".to_owned());
         }
         let first = self.closed.iter().min_by_key(|closed| closed.shut.until.map_or(i64::MAX, |until| until.0))?;
-        let Closed { queue, whose, shut } = first;
-        self.open.is_empty().then(|| format!("{whose} {shut} ({queue})"))
-    }
-}
-
-fn level(queue: &QueueName, rules: &Rules) -> Level {
-    let Some(rule) = rules.queues.get(queue) else { return Level::new(queue.clone()) };
-    Level {
-        name: queue.clone(),
-        max_wait: rule.max_wait.map(Span::duration),
-        order: rule.order.unwrap_or_default(),
-        urgent: rule.urgent.unwrap_or_default(),
+        self.open.is_empty().then(|| format!("{first} ({})", first.queue))
     }
 }
 

@@ -66,6 +66,7 @@ struct Cluster {
 #[derive(Debug, Deserialize)]
 struct Level {
     queue: String,
+    copies_of: Option<String>,
     waiting: u64,
     inbox: u64,
     delayed: u64,
@@ -75,6 +76,13 @@ struct Level {
     oldest_age_seconds: Option<u64>,
     bytes_per_second: u64,
     eta_seconds: Option<u64>,
+}
+
+impl Level {
+    /// Second copies wait in levels of Longshore's own.
+    fn name(&self) -> String {
+        self.copies_of.as_ref().map_or_else(|| self.queue.clone(), |node| format!("copies of {node}"))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,7 +137,7 @@ fn shown(value: Value) -> Result<String, Failure> {
         for level in &cluster.levels {
             let speed = level.bytes_per_second;
             levels.row([
-                (&*level.queue).into(),
+                level.name().into(),
                 level.waiting.to_string().into(),
                 level.leased.to_string().into(),
                 text::size(level.bytes).into(),
