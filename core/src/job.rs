@@ -13,11 +13,8 @@ use crate::{
 pub const JOB_VERSION: u32 = 1;
 /// The longest job accepted, in bytes of JSON. A full example has about 1,200.
 pub const MAX_JOB_BYTES: usize = 64 * 1024;
-/// What a file's end takes on a disk at most, and a small file or directory in all.
+/// What a file's end takes on a disk at most.
 const BLOCK_BYTES: u64 = 4096;
-/// Blocks that storing any backup takes beside its data: the data's last one, the manifest (two, when it is long), the
-/// transfer's folder with its list and what becomes the backup, and at worst four new directories above its place.
-const BLOCKS_OF_A_BACKUP: u64 = 10;
 /// Its folder and the month's above, the data, the manifest.
 const INODES_OF_A_BACKUP: u64 = 4;
 
@@ -78,12 +75,15 @@ impl Job {
     /// What storing it takes of a disk at most: bytes, and inodes. A directory's files take up to a block more than their bytes
     /// each; every backup has its folder, its manifest, and the data's own file or directory.
     pub fn footprint(&self) -> (u64, u64) {
-        let directory = self.content.as_ref().filter(|content| content.kind == ContentKind::Directory);
-        let files = directory.map_or(0, |content| content.files);
-        let blocks = files.saturating_add(BLOCKS_OF_A_BACKUP);
-        // How many directories the files are in isn't announced: as many as files, at worst.
-        let inodes = files.saturating_mul(2).saturating_add(INODES_OF_A_BACKUP);
-        (self.size_bytes().saturating_add(blocks.saturating_mul(BLOCK_BYTES)), inodes)
+        match &self.content {
+            Some(content) if content.kind == ContentKind::Directory => {
+                let blocks = content.files.saturating_mul(BLOCK_BYTES);
+                // How many directories the files are in isn't announced: as many as files, at worst.
+                let inodes = content.files.saturating_mul(2).saturating_add(INODES_OF_A_BACKUP);
+                (content.size_bytes.saturating_add(blocks), inodes)
+            }
+            _ => (self.size_bytes(), INODES_OF_A_BACKUP),
+        }
     }
 
     /// The name of the backup file or directory: the last part of the source's path.
@@ -311,17 +311,17 @@ mod tests {
     }
 
     #[test]
-    fn a_footprint_counts_what_is_beside_the_data_and_a_block_and_two_inodes_for_each_file_of_a_directory() {
+    fn a_footprint_counts_a_block_and_two_inodes_for_each_file_of_a_directory() {
         let mut job: Job = serde_json::from_str(EXAMPLE).unwrap();
         let size_bytes = job.size_bytes();
-        assert_eq!(job.footprint(), (size_bytes + 10 * 4096, 4));
+        assert_eq!(job.footprint(), (size_bytes, 4));
         let content = job.content.as_mut().unwrap();
         (content.kind, content.files) = (ContentKind::Directory, 10);
-        assert_eq!(job.footprint(), (size_bytes + 20 * 4096, 24));
+        assert_eq!(job.footprint(), (size_bytes + 10 * 4096, 24));
         job.content.as_mut().unwrap().files = u64::MAX;
         assert_eq!(job.footprint(), (u64::MAX, u64::MAX));
         job.content = None;
-        assert_eq!(job.footprint(), (10 * 4096, 4));
+        assert_eq!(job.footprint(), (0, 4));
     }
 
     #[test]

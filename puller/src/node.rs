@@ -36,6 +36,9 @@ use crate::{
 
 /// How long a node takes no job after its own disk failed one.
 pub const REST_AFTER_FAULT: Duration = Duration::from_secs(30);
+/// What a backup takes of a disk beside its data at most, which the queue doesn't count: its last block, the manifest, the
+/// transfer's folder with its list, and at worst four new directories above its place.
+const BESIDE_BYTES: u64 = 10 * 4096;
 /// A disk that has not given or taken a few bytes within this doesn't answer.
 const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -191,7 +194,10 @@ impl Node {
         let there = tokio::time::timeout(DISK_ANSWERS_WITHIN, there).await;
         let there = there.map_err(|_| "its store's marker can't be read: the disk does not answer".to_owned())?;
         there.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        self.space.room(&disk, promised).map_err(|error| error.to_string())
+        let room = self.space.room(&disk, promised).map_err(|error| error.to_string())?;
+        // A claim may bring as many as this.
+        let beside = BESIDE_BYTES.saturating_mul(u64::from(self.settings.rsync.batch().jobs));
+        Ok(Room { bytes: room.bytes.saturating_sub(beside), ..room })
     }
 
     /// Asks the disk, and remembers the answer for the heartbeat.
@@ -207,7 +213,8 @@ impl Node {
 
     fn promised(&self) -> Promised {
         let running = locked(&self.running);
-        running.values().map(|running| running.progress.promised()).fold(Promised::default(), Promised::and)
+        let beside = Promised { bytes: BESIDE_BYTES.saturating_mul(running.len() as u64), inodes: 0 };
+        running.values().map(|running| running.progress.promised()).fold(beside, Promised::and)
     }
 
     /// Whether the disk is at or below its reserve.

@@ -277,6 +277,8 @@ impl Trial {
         if !repeats {
             self.requests[node] = uuid::Uuid::now_v7();
         }
+        // Weights are another test's: here nobody is behind anyone.
+        let () = redis::cmd("DEL").arg("longshore:pace").query(&mut self.connection).unwrap();
         let name = node_id(&format!("node-{node}"));
         let request = ClaimRequest { request_id: self.requests[node], ..question(&name, &self.levels) };
         let given = match self.cluster.queue.claim(&request).await.unwrap() {

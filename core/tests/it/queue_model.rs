@@ -96,7 +96,7 @@ impl Model {
             let fits = self.jobs.values().filter(|known| {
                 known.state == State::Ready
                     && known.job.queue.as_str() == queue
-                    && known.job.footprint().0 <= room
+                    && known.job.size_bytes() <= room
                     && !self.is_busy(known.job.server_id.as_str())
             });
             fits.min_by_key(|known| known.order).map(|known| known.job.id)
@@ -184,7 +184,7 @@ impl Run {
     async fn claim(&mut self) {
         let (node, first) = (node_id(self.random.pick(&NODES)), self.random.below(3));
         let queues = [QUEUES[first], QUEUES[(first + 1) % 3]];
-        let room_bytes = if self.random.chance(40) { 1 << 40 } else { 40_000 + self.random.below(5000) as u64 };
+        let room_bytes = if self.random.chance(40) { 1 << 40 } else { self.random.below(5000) as u64 };
         let levels = levels(&queues);
         let request = ClaimRequest {
             room: room(room_bytes),

@@ -1,6 +1,7 @@
 //! One round of a puller's own side: a fresh Redis with the jobs in its inbox, a fresh store, and the program that users run.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -25,6 +26,8 @@ const DONE_WITHIN: Duration = Duration::from_secs(600);
 pub(crate) struct Site {
     redis: Redis,
     folder: TempDir,
+    /// In the order of their names.
+    queues: Vec<String>,
     jobs: usize,
 }
 
@@ -35,14 +38,15 @@ impl Site {
         Self::with(&jobs.collect::<anyhow::Result<Vec<_>>>()?)
     }
 
-    /// A Redis with these jobs.
+    /// A Redis with these jobs in their queues.
     pub(crate) fn with(jobs: &[Job]) -> anyhow::Result<Self> {
         let redis = Redis::start();
         let mut connection = redis.connection();
         for job in jobs {
-            redis::cmd("LPUSH").arg("level1").arg(serde_json::to_string(job)?).exec(&mut connection)?;
+            redis::cmd("LPUSH").arg(job.queue.as_str()).arg(serde_json::to_string(job)?).exec(&mut connection)?;
         }
-        Ok(Self { redis, folder: tempfile::tempdir()?, jobs: jobs.len() })
+        let queues: BTreeSet<String> = jobs.iter().map(|job| job.queue.to_string()).collect();
+        Ok(Self { redis, folder: tempfile::tempdir()?, queues: queues.into_iter().collect(), jobs: jobs.len() })
     }
 
     /// Starts a puller; `top` is further TOML for its file.
@@ -54,8 +58,9 @@ impl Site {
     pub(crate) fn begin_with(&self, slots: usize, top: &str, rsync: &str) -> anyhow::Result<Fetching<'_>> {
         let config = self.folder.path().join("puller.toml");
         let text = format!(
-            "node_id = \"1\"\nqueues = [\"level1\"]\nslots = {slots}\n{top}\n[store]\npath = {:?}\nreserve = \"1%\"\n[redis]\n\
+            "node_id = \"1\"\nqueues = {:?}\nslots = {slots}\n{top}\n[store]\npath = {:?}\nreserve = \"1%\"\n[redis]\n\
              address = \"{}\"\n[rsync]\nhost_limit = {slots}\n{rsync}\n[status]\nlisten = \"127.0.0.1:{}\"\n",
+            self.queues,
             self.store(),
             self.redis.address(),
             free_port()

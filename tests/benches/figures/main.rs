@@ -9,6 +9,7 @@ mod fetching;
 mod large;
 mod p1;
 mod p10;
+mod p11;
 mod p2;
 mod p3;
 mod p5;
@@ -27,6 +28,7 @@ const FIGURES: &[(&str, Measure)] = &[
     ("P7", p7::measure),
     ("P8", p8::measure),
     ("P10", p10::measure),
+    ("P11", p11::measure),
 ];
 
 /// The line a figure ends with. `ratio` is how ours compares with the reference, as `goal` is stated.
