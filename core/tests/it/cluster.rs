@@ -28,8 +28,9 @@ impl Cluster {
         Self { redis, queue }
     }
 
-    /// On a Redis that syncs before it answers. With the usual `everysec`, a kill on a busy disk may take the last second with
-    /// it, answered or not; hosts heal that by offering again what they find unreported.
+    /// On a Redis that syncs before it answers. With the usual `everysec` it answers first, and while the disk is busy with the
+    /// sync before, it does not even write to its file, for up to two seconds (`aof_buffer_length`): a kill then takes what it
+    /// has answered. Hosts heal that by offering again what they find unreported.
     pub(crate) fn start_durable() -> Self {
         let redis = Redis::start_with(&["--appendfsync", "always"]);
         let queue = queue_at(&redis);

@@ -4,6 +4,7 @@
 //! `LONGSHORE_CHAOS_JOBS` and `LONGSHORE_CHAOS_SEED` (`./tests/chaos --jobs N --seed S`) say how many, and which plan of faults.
 
 mod host;
+mod node;
 mod plan;
 mod site;
 mod verdict;

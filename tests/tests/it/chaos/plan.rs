@@ -46,6 +46,8 @@ pub(super) enum Fault {
     Delay(Line),
     /// Nothing is left on a node's disk: somebody else writes there.
     FillDisk(usize),
+    /// A node's weight is this, by the registry's word.
+    Weigh(usize, u32),
     /// Both shifted clocks are wrong by so many seconds.
     ShiftClocks(i64),
 }
@@ -92,7 +94,7 @@ pub(super) fn plan(seed: u64, jobs: u64) -> Vec<Planned> {
 }
 
 /// How many kinds [`of_kind`] knows.
-const KINDS: u64 = 17;
+const KINDS: u64 = 18;
 
 /// A fault of a kind, and the milliseconds that it lasts: at least, and less than.
 fn of_kind(kind: u64, random: &mut Random) -> (Fault, u64, u64) {
@@ -121,6 +123,7 @@ fn of_kind(kind: u64, random: &mut Random) -> (Fault, u64, u64) {
         14 => (Fault::Delay(line), 2000, 8000),
         // The first node's disk is full of backups by then.
         15 => (Fault::FillDisk(1 + index(random, NODES - 1)), 1000, 6000),
+        16 => (Fault::Weigh(node, *random.pick(&[0, 1, 30, 400])), 1000, 8000),
         _ => {
             let seconds = 60 + i64::try_from(random.below(2 * 86_400)).unwrap_or(0);
             (Fault::ShiftClocks(if random.chance(50) { seconds } else { -seconds }), 2000, 9000)

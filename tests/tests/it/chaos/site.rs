@@ -3,43 +3,29 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use longshore_core::{Policy, config::RedisConfig, policy::POLICY_VERSION, queue::Queue, redis_link::RedisLink};
 use longshore_tests::{Passage, Program, Proxy, Redis, ShiftedClock, SmallDisk, free_port};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::{
     host::Host,
+    node::Node,
     plan::{Fault, HOSTS, Line, NODES, Planned, SHIFTED},
 };
 use crate::evidence::{names_in, published};
 
-const MIB: u64 = 1 << 20;
-/// To be kept free on each node.
-const RESERVE_BYTES: u64 = 4 * MIB;
 /// On the average a job has less.
 const JOB_KIB: u64 = 96;
-const SLOTS: u32 = 4;
-
-/// One storage node.
-pub(super) struct Node {
-    pub(super) program: Program,
-    pub(super) disk: SmallDisk,
-    redis_line: Proxy,
-    clock: Option<ShiftedClock>,
-    /// Somebody else fills the disk just now.
-    is_filled: AtomicBool,
-    /// The least that was free above the reserve whenever it was looked.
-    lowest_spare_bytes: Mutex<i64>,
-}
 
 /// The whole of it.
 pub(super) struct Site {
@@ -51,7 +37,8 @@ pub(super) struct Site {
     /// One fault of a thing at a time.
     turns: Turns,
     over: AtomicBool,
-    pub(super) agent_kills: AtomicU64,
+    /// What the registry says.
+    policy: Mutex<Policy>,
     /// Last, so that everything ends before it goes.
     folder: TempDir,
 }
@@ -108,7 +95,7 @@ impl Site {
             indexer_line,
             turns: Turns::default(),
             over: AtomicBool::new(false),
-            agent_kills: AtomicU64::new(0),
+            policy: Mutex::new(Policy { v: POLICY_VERSION, ..Policy::default() }),
             folder,
         };
         site.indexer.start();
@@ -157,7 +144,6 @@ impl Site {
             }
             Fault::KillAgent(number) => {
                 let _turn = self.turns.agents[number].lock().unwrap();
-                self.agent_kills.fetch_add(1, Ordering::Relaxed);
                 self.hosts[number].signal_agent(Signal::KILL);
             }
             Fault::FreezeAgent(number) => {
@@ -212,11 +198,14 @@ impl Site {
             Fault::FillDisk(number) => {
                 let _turn = self.turns.disks[number].lock().unwrap();
                 let node = &self.nodes[number];
-                node.is_filled.store(true, Ordering::SeqCst);
-                node.disk.fill(0);
+                node.fill();
                 lasts();
-                node.disk.empty();
-                node.is_filled.store(false, Ordering::SeqCst);
+                node.empty();
+            }
+            Fault::Weigh(number, weight) => {
+                self.publish_weight(number, Some(weight));
+                lasts();
+                self.publish_weight(number, None);
             }
             Fault::ShiftClocks(seconds) => {
                 let _turn = self.turns.clocks.lock().unwrap();
@@ -225,6 +214,23 @@ impl Site {
                 self.shift_clocks(0);
             }
         }
+    }
+
+    /// Gives a node a weight, as the registry does; `None` is the one of its own file.
+    fn publish_weight(&self, number: usize, weight: Option<u32>) {
+        let mut policy = self.policy.lock().unwrap();
+        policy.version += 1;
+        let node = format!("node-{number}").parse().unwrap();
+        policy.rules.nodes.entry(node).or_default().weight = weight;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let config = RedisConfig { address: self.redis.address(), ..RedisConfig::default() };
+        runtime.block_on(async {
+            let queue = Queue::new(RedisLink::new(&config));
+            // Redis may be away just now.
+            while queue.publish_policy(&policy).await.is_err() && !self.is_over() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
     }
 
     /// Lets time pass; no more than there is left.
@@ -252,61 +258,8 @@ impl Site {
     }
 
     fn shift_clocks(&self, seconds: i64) {
-        self.nodes.iter().filter_map(|node| node.clock.as_ref()).for_each(|clock| clock.shift(seconds).unwrap());
+        self.nodes.iter().for_each(|node| node.shift_clock(seconds));
         self.hosts.iter().for_each(|host| host.shift_clock(seconds));
-    }
-}
-
-impl Node {
-    fn new(folder: &Path, number: usize, disk: SmallDisk, redis_port: u16, clock: Option<ShiftedClock>) -> Self {
-        let (redis_line, status_port) = (Proxy::to(redis_port), free_port());
-        let config = folder.join(format!("node-{number}.toml"));
-        // Attempts count the kills of this test too, so there are many; leases are short, so that they end in it.
-        let text = format!(
-            "node_id = \"node-{number}\"\nqueues = [\"level1\", \"level2\"]\nslots = {SLOTS}\nretry = 100\n\
-             retry_delay = \"200ms\"\nlease = \"6s\"\n[redis]\naddress = \"{}\"\n[store]\npath = \"{}\"\n\
-             reserve = \"{RESERVE_BYTES}\"\nstale_after = \"1s\"\n[rsync]\nstall = \"10s\"\nhost_limit = 6\n[status]\nlisten = \"127.0.0.1:{status_port}\"\n",
-            redis_line.address(),
-            disk.path().display()
-        );
-        fs::write(&config, text).unwrap();
-        Self {
-            program: Program::new("longshore-puller", config, status_port),
-            disk,
-            redis_line,
-            clock,
-            is_filled: AtomicBool::new(false),
-            lowest_spare_bytes: Mutex::new(i64::MAX),
-        }
-    }
-
-    /// Starts it, and waits for nothing: Redis may be away.
-    fn start(&self) {
-        let variables = self.clock.as_ref().map(ShiftedClock::variables).unwrap_or_default();
-        let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
-        self.program.start_with(&variables);
-    }
-
-    fn look(&self) {
-        let spare = self.disk.free_bytes().cast_signed() - RESERVE_BYTES.cast_signed();
-        // Looked at afterwards: while somebody else fills the disk, it says nothing about the node.
-        if !self.is_filled.load(Ordering::SeqCst) {
-            let mut lowest = self.lowest_spare_bytes.lock().unwrap();
-            *lowest = spare.min(*lowest);
-        }
-    }
-
-    /// Stops it in order and starts it again, which sweeps away the partials that nobody came back for: those of jobs that
-    /// another node has stored meanwhile.
-    pub(super) fn restart(&self) {
-        let status = self.program.stop().unwrap();
-        assert!(status.success(), "{:?} ended with {status} when it was told to", self.program);
-        self.start();
-    }
-
-    /// The least that was free above the reserve.
-    pub(super) fn lowest_spare_bytes(&self) -> i64 {
-        *self.lowest_spare_bytes.lock().unwrap()
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn judge(site: &Site, ledger: &Ledger) {
     assert!(further.is_empty(), "the catalog has what no script finished: {further:?}");
     assert_eq!(places.len(), made.len(), "the stores have what the catalog has not");
     nothing_is_left(site);
-    let spare: Vec<i64> = site.nodes.iter().map(super::site::Node::lowest_spare_bytes).collect();
+    let spare: Vec<i64> = site.nodes.iter().map(super::node::Node::lowest_spare_bytes).collect();
     println!(
         "{} backups, each once in the catalog and whole; {several} in two places; {unknown_ends} runs with an unknown end; \
          least room above the reserves {spare:?} bytes",
