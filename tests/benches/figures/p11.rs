@@ -38,7 +38,7 @@ pub(crate) fn measure() -> anyhow::Result<()> {
     let (mut ours, mut references) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         let reference = seed(&names, host.port())?;
-        let our = ours(&source, &names, host.port())?;
+        let our = puller(&source, &names, host.port())?;
         println!("round {round}: ours {our:.2} s, the seed's loop with {SLOTS} threads {reference:.2} s");
         // The first round warms caches and is not counted.
         if round > 0 {
@@ -52,12 +52,12 @@ pub(crate) fn measure() -> anyhow::Result<()> {
 }
 
 /// Seconds that a puller takes.
-fn ours(source: &Path, names: &[String], rsync_port: u16) -> anyhow::Result<f64> {
+fn puller(source: &Path, names: &[String], rsync_port: u16) -> anyhow::Result<f64> {
     let mut jobs = Vec::new();
     for (name, queue) in names.iter().zip(QUEUES.iter().cycle()) {
         jobs.push(Job { queue: QueueName::new(queue)?, ..job(source, "backup", name, rsync_port)? });
     }
-    Site::with(&jobs)?.fetch(SLOTS)
+    Ok(Site::with(&jobs)?.begin(SLOTS, "")?.end()?.seconds)
 }
 
 /// Seconds that the seed's loop takes.
