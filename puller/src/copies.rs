@@ -102,7 +102,8 @@ impl Copier {
             let text = format!("node {from} does not say where it serves files (does its puller run, with [serve]?)");
             Failure::new(ReasonCode::Unreachable, text)
         })?;
-        incoming.prepare([&source.path]).map_err(|error| Failure::store("the transfer's folder", &error))?;
+        let folder = incoming.prepare([&source.path]).await;
+        folder.map_err(|error| Failure::store("the transfer's folder", &error))?;
         let found_bytes = incoming.bytes_here();
         progress.reached(found_bytes);
         progress.stored(found_bytes);

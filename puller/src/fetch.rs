@@ -136,7 +136,7 @@ impl Fetcher {
             ContentKind::Directory => Shape::Directory,
         };
         let load = Load { shape, largest_bytes: errand.content.size_bytes };
-        let folder = incoming.prepare([&errand.source.path]);
+        let folder = incoming.prepare([&errand.source.path]).await;
         folder.map_err(|error| Failure::store("the transfer's folder", &error))?;
         let (fetched, failure) = self.session(incoming, errand, load).await?;
         failure.map_or(Ok(fetched), Err)
@@ -155,7 +155,7 @@ impl Fetcher {
         paths: &[&RelativePath],
         largest_bytes: u64,
     ) -> Result<(Fetched, Option<Failure>), Failure> {
-        let folder = incoming.prepare(paths.iter().copied());
+        let folder = incoming.prepare(paths.iter().copied()).await;
         folder.map_err(|error| Failure::store("the batch's folder", &error))?;
         self.session(incoming, errand, Load { shape: Shape::Files, largest_bytes }).await
     }

@@ -56,12 +56,12 @@ impl Incoming {
 
     async fn open_at(job: JobId, folder: PathBuf) -> io::Result<Self> {
         loop {
-            match fs::DirBuilder::new().mode(0o750).create(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-            let lock = match File::open(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            let made = folder.clone();
+            let lock = match where_it_may_block(move || make(&made).and_then(|()| File::open(&made))).await {
+                // Of an existing store: the sweep was between the two steps. Without one, nothing is made here.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && folder.parent().is_some_and(Path::is_dir) => {
+                    continue;
+                }
                 opened => opened?,
             };
             take(&lock, &folder).await?;
@@ -99,9 +99,9 @@ impl Incoming {
     ///
     /// # Errors
     /// The file system's.
-    pub fn prepare<'a>(&self, paths: impl IntoIterator<Item = &'a RelativePath>) -> io::Result<()> {
-        fs::write(self.names(), arguments::names(paths))?;
-        self.make_backup()
+    pub async fn prepare<'a>(&self, paths: impl IntoIterator<Item = &'a RelativePath>) -> io::Result<()> {
+        let (file, names, backup) = (self.names(), arguments::names(paths), self.backup());
+        where_it_may_block(move || fs::write(file, names).and_then(|()| make(&backup))).await
     }
 
     /// Makes the folder that becomes the backup.
@@ -109,10 +109,7 @@ impl Incoming {
     /// # Errors
     /// The file system's.
     pub fn make_backup(&self) -> io::Result<()> {
-        match fs::DirBuilder::new().mode(0o750).create(self.backup()) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
-        }
+        make(&self.backup())
     }
 
     /// Bytes of the backup that are here.
@@ -126,6 +123,19 @@ impl Incoming {
     /// The file system's.
     pub fn remove(self) -> io::Result<()> {
         store::remove_all(&self.folder)
+    }
+}
+
+/// A disk that hangs must hold no thread that others need.
+async fn where_it_may_block<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten()
+}
+
+/// Makes a folder; that it is there already is as good.
+fn make(folder: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o750).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod carrier;
 pub mod claimer;
 pub mod commands;
 pub mod copies;
+pub mod disk_watch;
 pub mod failure;
 pub mod fetch;
 pub mod incoming;

@@ -23,6 +23,7 @@ use longshore_core::{
 use crate::{
     bandwidth::Bandwidth,
     carrier::Carrier,
+    disk_watch::DiskWatch,
     metrics::NodeMetrics,
     peers::Peers,
     policy::NodePolicy,
@@ -59,6 +60,8 @@ pub struct Node {
     pub policy: NodePolicy,
     /// What brings jobs onto the disk.
     pub carrier: Carrier,
+    /// Whether the store's disk takes writes.
+    pub disk_watch: DiskWatch,
     /// The other nodes.
     pub peers: Arc<Peers>,
     /// What is counted.
@@ -120,6 +123,7 @@ impl Node {
             space: Space::new(store.root(), settings.store.reserve),
             carrier: Carrier::new(&settings, Arc::clone(&store), Arc::clone(&bandwidth), Arc::clone(&peers)),
             peers,
+            disk_watch: DiskWatch::default(),
             policy: NodePolicy::open(&settings, Arc::clone(&store)),
             bandwidth,
             metrics: NodeMetrics::new(),
@@ -184,6 +188,9 @@ impl Node {
             && until > Instant::now()
         {
             return Err("resting after its disk failed a transfer".to_owned());
+        }
+        if let Some(time) = self.disk_watch.hangs() {
+            return Err(format!("its store's disk has taken nothing for {} s: it hangs", time.as_secs()));
         }
         // What is promised is added up before the disk is asked: bytes written between the two are counted twice, never not.
         let promised = self.promised();

@@ -55,6 +55,7 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
     let hears = tokio::spawn(claimer::hear(Arc::clone(&node), beside.clone()));
     let limits = tokio::spawn(keep_limits(Arc::clone(&node), beside.clone()));
     let beats = tokio::spawn(beat(Arc::clone(&node), beside.clone()));
+    let disk = tokio::spawn(watch_disk(Arc::clone(&node), beside.clone()));
     if alive(shutdown, Box::pin(recover(&node))).await.is_some() {
         let sweeps = tokio::spawn(sweep(Arc::clone(&node), beside.clone()));
         Box::pin(claim_until(&node, until, &ending, shutdown)).await;
@@ -63,7 +64,11 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
     }
     beside.cancel();
-    let _ = tokio::join!(beats, follows, limits, hears);
+    let _ = tokio::join!(beats, follows, limits, hears, disk);
+}
+
+async fn watch_disk(node: Arc<Node>, end: CancellationToken) {
+    node.disk_watch.watch(&node.store, end).await;
 }
 
 /// Keeps what operators set in force.

@@ -249,7 +249,8 @@ impl Store {
     pub fn publish(&self, folder: &Path, place: &RelativePath) -> io::Result<()> {
         let to = place.below(&self.root);
         match rename_new(folder, &to) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Without what is to be named, the disk is away: nothing is made where it was.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
                 if let Some(parent) = to.parent() {
                     self.make_folders(parent)?;
                 }

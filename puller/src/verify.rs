@@ -41,7 +41,8 @@ pub fn verify(
     let path = backup.join(name);
     let found = match fs::symlink_metadata(&path) {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        // Without the folder that it was fetched into, the disk is away.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && backup.is_dir() => {
             let text = format!(
                 "nothing arrived: the host's {name} is larger than the {} bytes announced, or neither a file nor a folder",
                 announced.size_bytes

@@ -59,6 +59,11 @@ pub async fn work(node: &Arc<Node>, taken: &[Taken], ending: CancellationToken) 
         biased;
         () = Box::pin(work_on(node, &workers, &stop)) => {}
         () = renew(node, &workers, &stop) => {}
+        () = node.disk_watch.hung() => {
+            // What still waits for the disk may end whenever it can: the fence and the next start see to it.
+            let reason = Reason::new(ReasonCode::StoreFailed, "the store's disk hangs");
+            join_all(workers.iter().map(|worker| worker.give_back(&reason))).await;
+        }
     }
     for _ in taken {
         node.metrics.seconds.observe(started.elapsed().as_secs_f64());

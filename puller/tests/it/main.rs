@@ -8,6 +8,7 @@ mod cluster;
 mod copies;
 mod disk;
 mod failures;
+mod file_systems;
 mod kills;
 mod leases;
 mod lifecycle;

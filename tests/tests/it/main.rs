@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod chaos;
+mod copies;
 mod databases;
 mod evidence;
 mod examples;
