@@ -15,6 +15,8 @@ const MOST_ROUNDS: usize = 64;
 const DAMAGED_RETRY: Duration = Duration::from_secs(600);
 /// Sizes below 2 MiB are one class: telling them apart saves no room, and one lane can be fetched as a batch.
 const SMALLEST_CLASS: u32 = 20;
+/// A script that takes more jobs at once would hold up everyone else.
+const MOST_BATCHED: u32 = 1000;
 /// Of each job in the answer to a claim.
 const ANSWER_FIELDS: usize = 7;
 
@@ -99,7 +101,7 @@ impl Queue {
         call.arg(request.room.bytes).arg(request.room.inodes).arg(request.room.ceiling_bytes);
         call.arg(request.weight).arg(request.free_slots.max(1)).arg(micros(request.lease));
         call.arg(request.host.transfers.max(1)).arg(request.host.start_gap_micros());
-        call.arg(request.batch.jobs.max(1)).arg(request.batch.bytes);
+        call.arg(request.batch.jobs.clamp(1, MOST_BATCHED)).arg(request.batch.bytes);
         let names: Vec<&str> = request.levels.iter().map(|level| level.name.as_str()).collect();
         call.arg(format!("/{}/", names.join("/")));
         for level in request.levels {

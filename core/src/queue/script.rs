@@ -12,18 +12,20 @@ const HOST: &str = include_str!("lua/host.lua");
 const LEASE: &str = include_str!("lua/lease.lua");
 const ENDING: &str = include_str!("lua/ending.lua");
 const PLACE: &str = include_str!("lua/place.lua");
-/// A claim is too long for one file: its parts, in the order in which they build on each other.
-const CLAIMING: &str = concat!(
-    include_str!("lua/claim/ask.lua"),
-    include_str!("lua/claim/share.lua"),
-    include_str!("lua/claim/choose.lua"),
-    include_str!("lua/claim/overdue.lua"),
-    include_str!("lua/claim/take.lua"),
-);
+/// What operators do with jobs that wait.
 const WAITING: &str = include_str!("lua/waiting.lua");
+/// A claim is too long for one file: its parts, in the order in which they build on each other.
+const ASK: &str = include_str!("lua/claim/ask.lua");
+const SHARE: &str = include_str!("lua/claim/share.lua");
+const CHOOSE: &str = include_str!("lua/claim/choose.lua");
+const OVERDUE: &str = include_str!("lua/claim/overdue.lua");
+const TAKE: &str = include_str!("lua/claim/take.lua");
 
 fn compose(parts: &[&str]) -> Script {
-    Script::new(&format!("local P = '{PREFIX}'\n{}", parts.join("\n")))
+    // Each part is a function within the one before: what a closure takes from further out is at hand there, while names of
+    // its own function are searched for, one by one, for each closure that is made, each time a script runs.
+    let nested = parts.join("\nreturn (function()\n");
+    Script::new(&format!("local P = '{PREFIX}'\n{nested}{}", "\nend)()".repeat(parts.len() - 1)))
 }
 
 macro_rules! scripts {
@@ -38,7 +40,7 @@ scripts! {
     REPORT = "report.lua" after [INDEX, ENDING];
     PEEK = "peek.lua" after [INDEX];
     ADMIT = "admit.lua" after [INDEX, PLACE, ENDING];
-    CLAIM = "claim.lua" after [INDEX, HOST, CLAIMING];
+    CLAIM = "claim.lua" after [INDEX, HOST, ASK, SHARE, CHOOSE, OVERDUE, TAKE];
     RENEW = "renew.lua" after [INDEX, HOST, LEASE];
     SETTLE = "settle.lua" after [INDEX, HOST, LEASE, ENDING];
     RETRY = "retry.lua" after [INDEX, HOST, LEASE];

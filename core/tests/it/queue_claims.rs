@@ -55,7 +55,7 @@ async fn a_job_that_fits_is_found_behind_thousands_of_its_class_that_do_not() {
     }
     cluster.queue.offer(&job("level1", "host39", 1030)).await.unwrap();
     assert_eq!(cluster.queue.admit(&levels(&["level1"]), 5000).await.unwrap().jobs, 2001);
-    // Beyond the oldest few, sources and jobs are looked at at random, so some asks are needed: 5 of 40 sources, 8 of 51 jobs.
+    // Beyond the oldest few, sources and jobs are looked at at random, so some asks are needed: 5 of 40 sources, 12 of 51 jobs.
     let mut asks = 0;
     let lease = loop {
         asks += 1;

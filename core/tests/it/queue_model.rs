@@ -20,7 +20,7 @@ const NODES: [&str; 3] = ["1", "2", "3"];
 const HOSTS: [&str; 5] = ["a", "b", "c", "d", "e"];
 const HOST_LIMIT: u32 = 2;
 /// So few that every bounded search of the scripts sees all of them, and the order is exact.
-const MOST_OPEN: usize = 60;
+const MOST_OPEN: usize = 40;
 
 /// xorshift64*: the same steps for the same seed.
 struct Random(u64);

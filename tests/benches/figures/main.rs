@@ -12,6 +12,7 @@ mod p10;
 mod p11;
 mod p2;
 mod p3;
+mod p4;
 mod p5;
 
 /// Measures a figure and prints its last lines (see [`line`]).
@@ -23,6 +24,7 @@ const FIGURES: &[(&str, Measure)] = &[
     ("P1b", p1::measure_batches),
     ("P2", p2::measure),
     ("P3", p3::measure),
+    ("P4", p4::measure),
     ("P5", p5::measure),
     ("P6", p6::measure),
     ("P7", p7::measure),

@@ -118,8 +118,8 @@ async fn claims_per_second(queue: &Queue, levels: &[Level], claims: usize) -> an
                     Claimed::Jobs(leases) => {
                         given.fetch_add(leases.len(), Relaxed);
                     }
-                    // A tenth of what a puller waits at least.
-                    Claimed::Nothing(Idle::Yields) => tokio::time::sleep(Duration::from_millis(15)).await,
+                    // Half of what a puller waits at least.
+                    Claimed::Nothing(Idle::Yields) => tokio::time::sleep(Duration::from_millis(100)).await,
                     Claimed::Nothing(idle) => anyhow::bail!("nothing left to claim: {idle:?}"),
                 }
             }

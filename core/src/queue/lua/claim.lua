@@ -17,7 +17,7 @@
 -- bounded, and what a search finds in its way (a busy host) is put aside once, not passed again by the next claim.
 --
 -- NODE keeps what was asked and answered: `asked`, `asking` (0 without a free slot left), `room`, `inodes`, `ceiling`, `weight`,
--- `free`, `levels`, `said`, `yields_to`, `request`, `jobs`; the node's `pace` and `largest` job lately, `turn`; and a reservation:
+-- `levels`, `said`, `yields_to`, `request`, `jobs`; the node's `pace` and `largest` job lately, `turn`; and a reservation:
 -- `reserved` (a job), `reserved_until`. PACE has the nodes that asked lately by their pace: bytes given / weight.
 --
 -- Its parts are in claim/: ask, share (weights), choose (levels, fit, hosts), overdue (promises, reservations), take.
@@ -39,7 +39,7 @@ local function repeated()
 end
 
 local function run_timers()
-  for _, timer in ipairs(call('ZRANGEBYSCORE', TIMERS, '-inf', digits(now), 'LIMIT', 0, MOST_TIMERS)) do
+  for _, timer in ipairs(call('ZRANGEBYSCORE', TIMERS, '-inf', now_text, 'LIMIT', 0, MOST_TIMERS)) do
     call('ZREM', TIMERS, timer)
     local kind, name = timer:match('^(%a+):(.*)$')
     if kind == 'host' then
@@ -70,7 +70,7 @@ local function take_reserved()
   if bytes <= room and files <= inodes then
     for at = 14, #ARGV, 2 do
       if ARGV[at] == job.queue then
-        local chosen = chosen_by_record({queue = job.queue, urgent = ARGV[at + 1] == '1'}, job)
+        local chosen = chosen_by_record({queue = job.queue, urgent = ARGV[at + 1] == '1'}, job, bytes, files)
         if chosen then
           return take(chosen)
         end
@@ -109,7 +109,8 @@ end
 -- level starts in time under a flood of the first, and a flood of overdue jobs there leaves the first its share.
 if room > 0 and levels > 0 then
   turn = turn % levels + 1
-  local chosen = choose_overdue(level_at(turn))
+  local level = level_at(turn)
+  local chosen = not wanted_by(level.queue, room, inodes) and choose_overdue(level)
   if chosen then
     return take(chosen)
   end
@@ -118,17 +119,19 @@ end
 local ready, met_busy, any_head, yields_to = false, false, false, nil
 for number = 1, levels do
   local level = level_at(number)
+  -- Who is behind and takes whatever this node could, needs no look at the jobs.
+  local all_wanted_by = wanted_by(level.queue, room, inodes)
+  yields_to = all_wanted_by or yields_to
   local chosen, busy
-  if room > 0 then
+  if room > 0 and not all_wanted_by then
     chosen, busy = choose(level, 0)
   end
   if chosen and waiting[1] then
-    local bytes, files = needs(chosen.member:sub(38))
-    local by, largest = wanted_by(level.queue, bytes, files)
+    local by, their_room = wanted_by(level.queue, chosen.bytes, chosen.files)
     if by then
       -- What is too large for all who are behind is left for this node.
       yields_to = by
-      chosen, busy = choose(level, class_of(largest))
+      chosen, busy = choose(level, class_of(their_room))
     end
   end
   if chosen then

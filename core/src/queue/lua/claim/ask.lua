@@ -5,13 +5,15 @@ local room, inodes, weight = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV
 local free_slots, transfers, batch_jobs = tonumber(ARGV[7]), ARGV[9], tonumber(ARGV[11])
 local levels = (#ARGV - 13) / 2
 local now = now_micros()
+local now_text = digits(now)
 
 local me = call('HMGET', node_key(node), 'request', 'jobs', 'asked', 'pace', 'largest', 'turn', 'reserved', 'reserved_until',
-  'weight')
+  'weight', 'levels', 'ceiling')
 local pace, largest, turn = tonumber(me[4] or 0), tonumber(me[5] or 0), tonumber(me[6] or 0)
 
-local function needs(need)
-  local bytes, files = need:match('^(%d+):(%d+)$')
+-- The two numbers of a need, from a place in a text on.
+local function needs(text, from)
+  local bytes, files = text:match('^(%d+):(%d+)$', from)
   return tonumber(bytes), tonumber(files)
 end
 
@@ -21,13 +23,17 @@ local function class_of(bytes)
   return math.max(exponent - 1, 20)
 end
 
-local function remember(said, asking, ...)
-  call('HSET', node_key(node), 'asked', digits(now), 'asking', asking and digits(now) or '0', 'ceiling', ARGV[5],
-    'weight', ARGV[6], 'levels', ARGV[13], 'said', said, 'turn', turn, 'pace', digits(pace), ...)
+local function remember(said, asking, pace_text, ...)
+  call('HSET', node_key(node), 'asked', now_text, 'asking', asking and now_text or '0', 'said', said, 'turn', turn,
+    'pace', pace_text, ...)
+  if me[9] ~= ARGV[6] or me[10] ~= ARGV[13] or me[11] ~= ARGV[5] then
+    call('HSET', node_key(node), 'weight', ARGV[6], 'levels', ARGV[13], 'ceiling', ARGV[5])
+  end
 end
 
 local function nothing(said, yields_to)
-  remember(said, weight > 0 and said ~= 'reserved', 'room', ARGV[3], 'inodes', ARGV[4], 'free', ARGV[7], 'yields_to', yields_to or '')
+  remember(said, weight > 0 and said ~= 'reserved', digits(pace), 'room', ARGV[3], 'inodes', ARGV[4],
+    'yields_to', yields_to or '')
   return {said}
 end
 

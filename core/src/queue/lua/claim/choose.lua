@@ -4,20 +4,15 @@
 local MOST_ASIDE = 24
 -- In the class of the room itself some jobs fit and some don't: so many of the oldest sources, and as many at random, are
 -- looked at, and of each so many jobs. What fits is found sooner or later, whatever stands before it.
-local BOUNDARY_SOURCES, BOUNDARY_JOBS = 5, 8
+local BOUNDARY_SOURCES, BOUNDARY_JOBS = 5, 12
 
 local function first_that_fits(members)
-  local best, first
-  for i = 1, #members, 2 do
-    local score = tonumber(members[i + 1])
-    if not best or score < first then
-      local bytes, files = needs(members[i]:sub(38))
-      if bytes <= room and files <= inodes then
-        best, first = members[i], score
-      end
+  for _, member in ipairs(members) do
+    local bytes, files = needs(member, 38)
+    if bytes <= room and files <= inodes then
+      return member, bytes, files
     end
   end
-  return best, first
 end
 
 local aside = 0
@@ -42,26 +37,32 @@ local function choose_at_boundary(level, class)
       sources[#sources + 1] = source
     end
   end
-  local best, met_busy = nil, false
+  local best, met_busy, seen = nil, false, {}
   for _, source in ipairs(sources) do
-    local chosen = asked_now(level, class, source)
-    if chosen then
+    if not seen[source] then
+      seen[source] = true
+      -- Without their places, which cost more to print than all else here: only what fits is asked for its own.
       local lane = lane_key(level.queue, class, source)
-      local member, first = first_that_fits(call('ZRANGE', lane, 0, BOUNDARY_JOBS - 1, 'WITHSCORES'))
-      if not member and call('ZCARD', lane) > BOUNDARY_JOBS then
-        member, first = first_that_fits(call('ZRANDMEMBER', lane, BOUNDARY_JOBS, 'WITHSCORES'))
+      local oldest = call('ZRANGE', lane, 0, BOUNDARY_JOBS - 1)
+      local member, bytes, files = first_that_fits(oldest)
+      if not member and #oldest == BOUNDARY_JOBS then
+        member, bytes, files = first_that_fits(call('ZRANDMEMBER', lane, BOUNDARY_JOBS))
       end
-      if member and (not best or first < best.first) then
-        best, chosen.member, chosen.first = chosen, member, first
+      local chosen = member and asked_now(level, class, source)
+      if chosen then
+        local first = tonumber(call('ZSCORE', lane, member))
+        if not best or first < best.first then
+          best, chosen.member, chosen.first, chosen.bytes, chosen.files = chosen, member, first, bytes, files
+        end
+      elseif member then
+        met_busy = true
       end
-    else
-      met_busy = true
     end
   end
   return best, met_busy
 end
 
--- What to take from a level: class, source and member; or nil, and whether sources were put aside. Only from classes above
+-- What to take from a level: class, source, member, what that needs, and the beginning of its lane where it stands first; or nil, and whether sources were put aside. Only from classes above
 -- `above`.
 local function choose(level, above)
   local met_busy, seen, at_boundary = false, {}, nil
@@ -72,7 +73,7 @@ local function choose(level, above)
     for _, class in ipairs(call('ZRANGE', classes_key(level.queue), 0, last)) do
       local number = tonumber(class)
       if number > above and number <= room_class and not seen[class] then
-        local head = call('ZRANGE', heads_key(level.queue, class), 0, 0, 'WITHSCORES')
+        local head = call('ZRANGE', heads_key(level.queue, class), 0, 1, 'WITHSCORES')
         if at_boundary and at_boundary.first < tonumber(head[2]) then
           return at_boundary
         end
@@ -81,10 +82,16 @@ local function choose(level, above)
           look_again = true
           break
         end
-        chosen.lane = call('ZRANGE', lane_key(level.queue, class, head[1]), 0, batch_jobs, 'WITHSCORES')
-        chosen.member, chosen.first = chosen.lane[1], tonumber(chosen.lane[2])
-        chosen.bytes, chosen.files = needs(chosen.member:sub(38))
-        if chosen.bytes <= room and chosen.files <= inodes then
+        local lane = call('ZRANGE', lane_key(level.queue, class, head[1]), 0, batch_jobs, 'WITHSCORES')
+        if not lane[1] then
+          -- Someone emptied the lane by hand.
+          refresh_lane(level.queue, class, head[1], nil)
+          aside, look_again = aside + 1, true
+          break
+        end
+        local bytes, files = needs(lane[1], 38)
+        if bytes <= room and files <= inodes then
+          chosen.member, chosen.bytes, chosen.files, chosen.lane, chosen.next_head = lane[1], bytes, files, lane, head[4]
           return chosen
         end
         -- The room's own class, or a folder of many files.

@@ -8,7 +8,7 @@ local OVERDUE_AGAIN = 1000000
 local RESERVATION, LONGEST_PAUSE = 600000000, 86400000000
 
 -- A job that was found by its record, as `choose` would have found it; or nil, and until when its host is blocked.
-local function chosen_by_record(level, job)
+local function chosen_by_record(level, job, bytes, files)
   local state = host_state(job.host, job.module)
   local free = blocked(state, now, level.urgent, transfers)
   if free then
@@ -17,7 +17,7 @@ local function chosen_by_record(level, job)
   local source = job.host .. '/' .. job.module
   return {
     level = level, class = job.class, source = source, host = job.host, module = job.module, state = state,
-    member = job.id .. ':' .. job.need,
+    member = job.id .. ':' .. job.need, bytes = bytes, files = files,
   }
 end
 
@@ -58,7 +58,7 @@ end
 -- A job of this level past its time, if one can be taken here.
 local function choose_overdue(level)
   local queue, some_unfit = level.queue, false
-  for _, id in ipairs(call('ZRANGEBYSCORE', due_key(queue), '-inf', digits(now), 'LIMIT', 0, MOST_OVERDUE)) do
+  for _, id in ipairs(call('ZRANGEBYSCORE', due_key(queue), '-inf', now_text, 'LIMIT', 0, MOST_OVERDUE)) do
     local job = placed(id)
     if not job then
       -- Someone removed the record by hand.
@@ -69,7 +69,7 @@ local function choose_overdue(level)
         some_unfit = true
         reserve(level, job, bytes, files)
       else
-        local chosen, free = chosen_by_record(level, job)
+        local chosen, free = chosen_by_record(level, job, bytes, files)
         if free then
           call('ZADD', due_key(queue), 'XX', digits(now + OVERDUE_AGAIN), id)
         elseif not wanted_by(queue, bytes, files) then
@@ -81,7 +81,6 @@ local function choose_overdue(level)
   -- Behind large ones that don't fit here there may be others.
   local chosen = some_unfit and choose(level, 0)
   if chosen and tonumber(call('ZSCORE', due_key(queue), chosen.member:sub(1, 36)) or 0) <= now then
-    local bytes, files = needs(chosen.member:sub(38))
-    return not wanted_by(queue, bytes, files) and chosen or nil
+    return not wanted_by(queue, chosen.bytes, chosen.files) and chosen or nil
   end
 end

@@ -8,7 +8,7 @@ local AHEAD_JOBS, FORGOTTEN = 2, 1 / 64
 -- back; who did not for the third is none of the others.
 local ASKING, BACK, GONE = 1000000, 2000000, 60000000
 -- Nodes behind that are looked at.
-local MOST_BEHIND = 16
+local MOST_BEHIND = 8
 -- A node that was away, or drained, or is new, starts at the lowest pace of those who are there: it is owed nothing for that
 -- time. One whose weight has changed keeps its lead over them in bytes.
 local function take_up(away, old_weight)
@@ -43,7 +43,7 @@ local function behind()
 end
 
 local waiting
--- Who is behind and could take this job; the largest room of all behind in that level.
+-- Who is behind and could take this job; and the largest room of all behind in that level.
 local function wanted_by(queue, bytes, files)
   local by, largest = nil, 0
   for _, other in ipairs(waiting) do
