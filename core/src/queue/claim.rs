@@ -103,7 +103,8 @@ impl Queue {
         call.arg(request.host.transfers.max(1)).arg(request.host.start_gap_micros());
         call.arg(request.batch.jobs.clamp(1, MOST_BATCHED)).arg(request.batch.bytes);
         let names: Vec<&str> = request.levels.iter().map(|level| level.name.as_str()).collect();
-        call.arg(format!("/{}/", names.join("/")));
+        let own = names.iter().take_while(|name| !name.starts_with(script::PREFIX)).count();
+        call.arg(format!("/{}/", names.join("/"))).arg(own);
         for level in request.levels {
             call.arg(level.name.as_str()).arg(u8::from(level.urgent));
         }

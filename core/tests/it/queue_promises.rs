@@ -68,6 +68,23 @@ async fn under_an_endless_flood_of_the_first_level_the_last_starts_in_time() {
 }
 
 #[tokio::test]
+async fn levels_of_copies_have_one_turn_together() {
+    let cluster = Cluster::start();
+    let mut names = vec!["level1", "level3"];
+    let copies: Vec<String> = (0..20).map(|node| format!("longshore:copies@{node}")).collect();
+    names.extend(copies.iter().map(String::as_str));
+    let late = flood("level3", 4);
+    cluster.admit_to(&level("level3"), &late).await;
+    cluster.admit_to(&level("level1"), &flood("level1", 40)).await;
+    make_overdue(&cluster, &late);
+    let mut below = 0;
+    for _ in 0..12 {
+        below += u32::from(cluster.lease("1", &names).await.queue.as_str() == "level3");
+    }
+    assert_eq!(below, 4);
+}
+
+#[tokio::test]
 async fn within_its_limit_by_the_clock_too() {
     let cluster = Cluster::start();
     let limit = Duration::from_secs(6);

@@ -4,7 +4,8 @@
 -- ARGV  1 node   2 request   3 room: bytes   4 room: inodes   5 ceiling: bytes that could ever fit   6 weight
 --       7 free slots, this one included   8 lease: microseconds   9 transfers at once from one host, over all nodes
 --      10 start gap: microseconds between two starts from one host   11 batch: jobs   12 batch: bytes
---      13 '/LEVEL/LEVEL/', for the others   14... two for each level, most important first: its queue, and '1' when urgent
+--      13 '/LEVEL/LEVEL/', for the others   14 how many of the levels, the first ones, are hosts' own; the rest are of copies
+--      15... two for each level, most important first: its queue, and '1' when urgent
 -- Reply {'jobs', then for each of them: id, body, revision, attempts, expires, admitted, queue}   microseconds, as text
 --       {'again'}: much was put aside and more may be there: ask again at once
 --       {'hosts'}: jobs wait, but their hosts may not be asked now
@@ -68,7 +69,7 @@ local function take_reserved()
   end
   local bytes, files = needs(job.need)
   if bytes <= room and files <= inodes then
-    for at = 14, #ARGV, 2 do
+    for at = 15, #ARGV, 2 do
       if ARGV[at] == job.queue then
         local chosen = chosen_by_record({queue = job.queue, urgent = ARGV[at + 1] == '1'}, job, bytes, files)
         if chosen then
@@ -101,15 +102,17 @@ if reply then
 end
 
 local function level_at(number)
-  local at = 12 + number * 2
+  local at = 13 + number * 2
   return {queue = ARGV[at], urgent = ARGV[at + 1] == '1'}
 end
 
 -- Levels take turns, one at each claim: what is overdue in the one whose turn it is comes before the usual order. So the lowest
--- level starts in time under a flood of the first, and a flood of overdue jobs there leaves the first its share.
+-- level starts in time under a flood of the first, and a flood of overdue jobs there leaves the first its share. All levels of
+-- copies, one for each node, have one turn together.
 if room > 0 and levels > 0 then
-  turn = turn % levels + 1
-  local level = level_at(turn)
+  local own = tonumber(ARGV[14])
+  turn = turn % (own < levels and own + 1 or own) + 1
+  local level = level_at(turn <= own and turn or own + 1 + now % (levels - own))
   local chosen = not wanted_by(level.queue, room, inodes) and choose_overdue(level)
   if chosen then
     return take(chosen)
@@ -123,7 +126,7 @@ for number = 1, levels do
   local all_wanted_by = wanted_by(level.queue, room, inodes)
   yields_to = all_wanted_by or yields_to
   local chosen, busy
-  if room > 0 and not all_wanted_by then
+  if room > 0 and not all_wanted_by and (number == 1 or call('EXISTS', due_key(level.queue)) == 1) then
     chosen, busy = choose(level, 0)
   end
   if chosen and waiting[1] then
@@ -146,7 +149,7 @@ for number = 1, levels do
 end
 if not ready then
   return nothing('empty')
-elseif yields_to then
+elseif yields_to and any_head then
   return nothing('yields', yields_to)
 elseif met_busy or not any_head then
   -- Ready, and no head anywhere: every source that has jobs is put aside.

@@ -27,7 +27,9 @@ if now >= rests_until then
 end
 end_lease(job)
 call('HSET', job_key(job.id), 'state', 'ready', 'attempts', digits(job.attempts - 1), 'code', ARGV[6], 'text', ARGV[7])
-job.place = digits(math.max(now, tonumber(job.place) + rests_until - now))
-job.due = digits(math.max(rests_until, tonumber(job.due)))
+if rests_until > now then
+  job.place = digits(math.max(now, tonumber(job.place) + rests_until - now))
+  job.due = digits(math.max(rests_until, tonumber(job.due)))
+end
 add_ready(job)
 return 1

@@ -3,7 +3,7 @@
 local node, request = ARGV[1], ARGV[2]
 local room, inodes, weight = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[6])
 local free_slots, transfers, batch_jobs = tonumber(ARGV[7]), ARGV[9], tonumber(ARGV[11])
-local levels = (#ARGV - 13) / 2
+local levels = (#ARGV - 14) / 2
 local now = now_micros()
 local now_text = digits(now)
 
