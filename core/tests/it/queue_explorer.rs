@@ -281,6 +281,8 @@ impl Trial {
         let () = redis::cmd("DEL").arg("longshore:pace").query(&mut self.connection).unwrap();
         let name = node_id(&format!("node-{node}"));
         let request = ClaimRequest { request_id: self.requests[node], ..question(&name, &self.levels) };
+        // Weights are another test's: here nobody is behind anyone, and so nobody yields.
+        let () = redis::cmd("DEL").arg("longshore:pace").query(&mut self.connection).unwrap();
         let given = match self.cluster.queue.claim(&request).await.unwrap() {
             Claimed::Jobs(mut leases) => {
                 assert_eq!(leases.len(), 1);

@@ -114,11 +114,13 @@ async fn a_host_that_fails_rests_longer_each_time_and_its_jobs_lose_no_attempt()
     assert_eq!(cluster.queue.depths(&[jobs[0].queue.clone()]).await.unwrap()[0].ready, 2);
     let since = state("failing_since").unwrap();
     let mut rests = vec![state("rests_until").unwrap() - since];
+    let mut tried = None;
     for failures in 2..=4 {
         rested(&cluster, "a");
         // One finds out, another job each time; the others' slots are not spent on it.
         let probe = lease(&cluster).await;
-        assert_eq!((probe.job.id, probe.attempts), (jobs[failures as usize % 2].id, 1));
+        assert_eq!((probe.job.server_id.as_str(), probe.attempts), ("a", 1));
+        assert_ne!(tried.replace(probe.job.id), Some(probe.job.id));
         assert_eq!(idle(claim(&cluster.queue, NO_LIMITS).await), Idle::HostsBusy);
         assert_eq!(host_fails(&cluster, &probe).await, Held::Yours);
         assert_eq!(state("failures"), Some(failures));
