@@ -96,7 +96,7 @@ impl Carrier {
             blake3: None,
             extra: serde_json::Map::new(),
         };
-        let lane = self.bandwidth.lane(&first.task.job.server_id, &first.task.job.queue);
+        let lane = self.bandwidth.lane(&first.task.job.server_id, first.task.turn.queue);
         let progress = Progress::new(size_bytes);
         let errand = Errand { source: first.source, content: &all, lane: &lane, progress: &progress, stop };
         let paths: Vec<&RelativePath> = members.iter().map(|member| &member.source.path).collect();

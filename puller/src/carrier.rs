@@ -4,7 +4,7 @@
 use std::{collections::HashMap, fs, path::PathBuf, sync::Arc};
 
 use longshore_core::{
-    Content, Job, Millis, NodeId, Outcome, ReasonCode, RelativePath, Report, Source,
+    Content, Job, Millis, NodeId, Outcome, QueueName, ReasonCode, RelativePath, Report, Source,
     digest::{FileEntry, Xxh3},
     report::{self, REPORT_VERSION, Transfer, Verified},
     step,
@@ -34,6 +34,8 @@ pub struct Turn<'a> {
     pub revision: u64,
     /// Transfers begun, this one included.
     pub attempts: u32,
+    /// The level it waited in, which need not be what the job says: an operator may have moved it.
+    pub queue: &'a QueueName,
     /// How what arrives is checked.
     pub verify: Verified,
     /// The report of the node that has stored the job already: this is to be a second copy, fetched from there.
@@ -91,7 +93,7 @@ impl Carrier {
         let incoming = incoming.await.map_err(|error| Failure::store("the transfer's folder", &error))?;
         let fetched = match turn.copy_of {
             None => {
-                let lane = self.bandwidth.lane(&job.server_id, &job.queue);
+                let lane = self.bandwidth.lane(&job.server_id, turn.queue);
                 self.fetcher.fetch(&incoming, Errand { source, content, lane: &lane, progress, stop }).await?
             }
             Some(first) => {

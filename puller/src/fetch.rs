@@ -28,7 +28,7 @@ use crate::{
         arguments::{self, Checksum, Shape, Wanted},
         exit_code,
         output::{Event, Parser},
-        process::Rsync,
+        process::{self, Rsync},
     },
     settings::{LocalModules, RsyncSettings, Settings, SshSettings},
 };
@@ -329,7 +329,11 @@ impl Fetcher {
                 _ = looks.tick(), if run.end.is_none() => {
                     disk.look(progress);
                     run.end = match route.received(rsync.id()) {
-                        Ok(received) => watch.look(received, progress.bytes().max(progress.stored_bytes())),
+                        // What it reads counts too: before a resume it reads all that is here, and nothing arrives.
+                        Ok(received) => {
+                            let read = process::bytes_read(rsync.id()).unwrap_or(0);
+                            watch.look(received, read, progress.bytes().max(progress.stored_bytes()))
+                        }
                         Err(error) => {
                             self.bandwidth.hide_sockets(source.transport, &error);
                             Some(End::Moved)
@@ -400,26 +404,45 @@ async fn read_some(pipe: &mut Option<impl AsyncReadExt + Unpin>, buffer: &mut [u
 struct Watch {
     stall: Duration,
     most_bytes: u64,
-    seen: (u64, u64),
+    seen: (u64, u64, u64),
     changed: Instant,
 }
 
 impl Watch {
     fn new(stall: Duration, most_bytes: u64) -> Self {
-        Self { stall, most_bytes, seen: (0, 0), changed: Instant::now() }
+        Self { stall, most_bytes, seen: (0, 0, 0), changed: Instant::now() }
     }
 
-    /// `received` over the line, `arrived` in files.
-    fn look(&mut self, received: u64, arrived: u64) -> Option<End> {
+    /// Bytes `received` over the line, `read` from it and from files, `arrived` in files.
+    fn look(&mut self, received: u64, read: u64, arrived: u64) -> Option<End> {
         if arrived > self.most_bytes {
             return Some(End::TooMuch(arrived));
         }
-        let now = (received, arrived);
+        let now = (received, read, arrived);
         if now != self.seen {
             self.seen = now;
             self.changed = Instant::now();
         }
         let stalled = if received == 0 { End::Silent } else { End::Stalled };
         (self.changed.elapsed() >= self.stall).then_some(stalled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn reading_what_is_here_before_a_resume_is_no_silence() {
+        let stall = Duration::from_secs(60);
+        let mut watch = Watch::new(stall, u64::MAX);
+        let mut later = |received, read| {
+            watch.changed = Instant::now().checked_sub(stall).unwrap();
+            watch.look(received, read, 0)
+        };
+        assert!(later(5, 1).is_none() && later(5, 2).is_none());
+        assert!(matches!(later(5, 2), Some(End::Stalled)));
+        assert!(later(6, 2).is_none());
     }
 }

@@ -229,6 +229,7 @@ impl<'a> Worker<'a> {
         let turn = Turn {
             revision: lease.revision,
             attempts: lease.attempts,
+            queue: &lease.queue,
             verify: node.verify_of(&lease.job),
             copy_of: lease.copy_of.as_deref(),
         };

@@ -6,7 +6,6 @@ use std::io;
 use longshore_core::{Source, Transport};
 
 use super::{Bandwidth, Lane, connection::Connection, proxy::Pass};
-use crate::rsync::process;
 
 const DAEMON_PORT: u16 = 873;
 const SSH_PORT: u16 = 22;
@@ -50,7 +49,7 @@ impl Route {
         }
     }
 
-    /// Bytes that arrived so far for the child `id`, over its line; those read from the disk count too where there is none.
+    /// Bytes that arrived so far for the child `id`, over its line.
     ///
     /// # Errors
     /// When the system hides the sockets of our own children.
@@ -63,7 +62,7 @@ impl Route {
                 }
                 connection.as_ref().map_or(Ok(0), Connection::received)
             }
-            Self::Local => Ok(process::bytes_read(id).unwrap_or(0)),
+            Self::Local => Ok(0),
         }
     }
 

@@ -88,7 +88,7 @@ async fn a_backup_that_the_disk_does_not_give_back_is_the_nodes_trouble_and_stay
         Arc::new(Peers::new(cluster.queue.clone(), settings.node_id.clone())),
     );
     let bring = async || {
-        let turn = Turn { revision: 1, attempts: 1, verify: Verified::Received, copy_of: None };
+        let turn = Turn { revision: 1, attempts: 1, queue: &job.queue, verify: Verified::Received, copy_of: None };
         carrier.bring(&job, turn, &Progress::new(job.size_bytes()), &CancellationToken::new()).await
     };
     assert_eq!(bring().await.unwrap_err().reason.code, ReasonCode::StoreFailed);

@@ -46,7 +46,7 @@ impl Bringer {
 
     /// Brings a verified backup, and tells how it came.
     async fn bring(&self, job: &Job, progress: &Progress) -> Transfer {
-        let turn = Turn { revision: 1, attempts: 1, verify: Verified::Received, copy_of: None };
+        let turn = Turn { revision: 1, attempts: 1, queue: &job.queue, verify: Verified::Received, copy_of: None };
         let brought = self.carrier.bring(job, turn, progress, &CancellationToken::new()).await.unwrap();
         brought.report.transfer.unwrap()
     }
@@ -159,7 +159,7 @@ async fn a_host_that_is_away_is_told_as_such_through_the_proxy_too() {
     let job = wrote(&cluster, "a", 10);
     bringer.limit(MB);
     cluster.host.kill();
-    let turn = Turn { revision: 1, attempts: 1, verify: Verified::Received, copy_of: None };
+    let turn = Turn { revision: 1, attempts: 1, queue: &job.queue, verify: Verified::Received, copy_of: None };
     let progress = Progress::new(job.size_bytes());
     let failure = bringer.carrier.bring(&job, turn, &progress, &CancellationToken::new()).await.unwrap_err();
     assert_eq!(failure.reason.code, longshore_core::ReasonCode::Unreachable);
