@@ -5,7 +5,7 @@ use std::{future::IntoFuture, io::Write, net::SocketAddr, sync::Arc, time::Durat
 use anyhow::Context;
 use axum::Router;
 use longshore_core::{
-    Millis, NodeBeat,
+    Millis, NodeBeat, Policy,
     config::{ByteSize, Loaded},
     exit::Exit,
     queue::Queue,
@@ -128,9 +128,12 @@ pub async fn check(loaded: &Loaded<Settings>) -> anyhow::Result<Exit> {
         Ok(None) => Ok("not serving restores: no [serve] public_key".to_owned()),
         Err(error) => Err(format!("{error:#}")),
     });
-    let link = RedisLink::new(&settings.redis);
-    match link.requirements().await {
-        Ok(missing) if missing.is_empty() => found.push(Ok(format!("redis {}", link.name()))),
+    let queue = Queue::new(RedisLink::new(&settings.redis));
+    match queue.link().requirements().await {
+        Ok(missing) if missing.is_empty() => {
+            found.push(Ok(format!("redis {}", queue.link().name())));
+            found.push(policy_of(&queue).await);
+        }
         Ok(missing) => found.extend(missing.into_iter().map(Err)),
         Err(error) => found.push(Err(error.to_string())),
     }
@@ -142,6 +145,17 @@ pub async fn check(loaded: &Loaded<Settings>) -> anyhow::Result<Exit> {
         }
     }
     Ok(if found.iter().all(Result::is_ok) { Exit::Done } else { Exit::FoundWrong })
+}
+
+/// What the registry says over the file.
+async fn policy_of(queue: &Queue) -> Result<String, String> {
+    match queue.policy().await.map_err(|error| error.to_string())? {
+        None => Ok("policy: none is published; this file decides".to_owned()),
+        Some(body) => {
+            let policy = Policy::read(&body).map_err(|error| error.to_string())?;
+            Ok(format!("policy: version {} of the registry, over this file", policy.version))
+        }
+    }
 }
 
 /// `status`: this node as its heartbeat shows it.

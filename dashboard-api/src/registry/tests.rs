@@ -96,3 +96,41 @@ async fn a_patch_changes_what_it_names_and_never_the_key() {
         .unwrap_err();
     assert!(matches!(error, RegistryError::Taken { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn what_an_earlier_version_kept_of_a_node_is_still_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.sqlite");
+    let mut before = Connection::open(&file).unwrap();
+    schema::MIGRATIONS.to_version(&mut before, 1).unwrap();
+    let insert = "INSERT INTO node (node_id, name, weight, bandwidth_bytes_per_second) VALUES ";
+    before.execute_batch(&format!("{insert} ('a', '', 7, 40000000), ('b', '', 0, 3), ('c', '', NULL, NULL)")).unwrap();
+    drop(before);
+    let (version, rules) = Registry::open(&file).unwrap().rules("default".parse().unwrap()).await.unwrap();
+    let wanted = json!({
+        "a": {"weight": 7, "bandwidth": "40MB/s"}, "b": {"weight": 0, "bandwidth": "1KB/s"}, "c": {},
+    });
+    assert_eq!((version, serde_json::to_value(rules.nodes).unwrap()), (0, wanted));
+}
+
+#[tokio::test]
+async fn rules_are_kept_whole_and_imported_from_tables() {
+    let (_folder, registry) = registry().await;
+    let queues = "queue,max_wait,order,window,urgent,bandwidth,copies,verify\n\
+                  level1,2h,deadline,22:00-06:00,true,40MB/s,2,reread\n3306,,,,,,,\n";
+    registry.import::<QueueEntry>(queues.into()).await.unwrap();
+    let hosts = json!([{"server_id": 7, "transfers": 1, "starts_per_second": 0.5, "modules": {"mysql": 2},
+        "bandwidth": "unlimited", "window": "never"}]);
+    registry.import::<HostEntry>(hosts.to_string()).await.unwrap();
+    let (_, rules) = registry.rules("default".parse().unwrap()).await.unwrap();
+    let kept = serde_json::to_value(&rules).unwrap();
+    let level1 = json!({"max_wait": "2h", "order": "deadline", "window": "22:00-06:00 UTC", "urgent": true,
+        "bandwidth": "40MB/s", "copies": 2, "verify": "reread"});
+    assert_eq!(kept["queues"], json!({"level1": level1, "3306": {}}));
+    let host = json!({"transfers": 1, "starts_per_second": 0.5, "modules": {"mysql": 2}, "bandwidth": "unlimited",
+        "window": "never"});
+    assert_eq!(kept["hosts"], json!({"7": host}));
+    let wrong = registry.import::<QueueEntry>("queue,copies\na,1\nb,3\n".into()).await.unwrap_err();
+    let RegistryError::Rows(errors) = wrong else { panic!("{wrong}") };
+    assert!(errors.rows[0].line == 3 && errors.rows[0].error.contains("1 or 2"), "{:?}", errors.rows);
+}
