@@ -1,5 +1,6 @@
 //! What one claim brought, one job or a batch, from claim to settled: the handler of [`crate::puller`]'s slots. Safe to run again
-//! after a kill at any step, because each step leaves the disk and the queue such that the next owner of the job can go on or begin anew:
+//! after a kill at any step, because each step leaves the disk and the queue such that the next owner of the job can go on or
+//! begin anew:
 //!
 //! fetch → verify → manifest and commit (fence) → rename → settle (fence, report) → remove the transfer's folder
 //!
@@ -127,9 +128,7 @@ async fn conclude(node: &Node, results: Vec<(&Worker<'_>, Result<Brought, Failur
 }
 
 async fn fail_all<'a>(failed: impl Iterator<Item = (&'a Worker<'a>, Failure)>) {
-    for (worker, failure) in failed {
-        Box::pin(worker.fail(failure)).instrument(worker.span.clone()).await;
-    }
+    join_all(failed.map(|(worker, failure)| Box::pin(worker.fail(failure)).instrument(worker.span.clone()))).await;
 }
 
 /// Publishes and settles, and gives back what failed on the way.
