@@ -184,7 +184,11 @@ impl Fetcher {
         if first == Checksum::Xxh128 {
             if succeeded(&run) {
                 remember(&self.with_xxh128);
-            } else if run.may_be_old_daemon() && !known(&self.with_xxh128) {
+            } else if run.may_be_old_daemon()
+                // A line that broke in the middle says nothing of the daemon.
+                && incoming.bytes_here() == found_bytes
+                && !known(&self.with_xxh128)
+            {
                 let second = self.run(incoming, errand, load, Checksum::Negotiated).await?;
                 if succeeded(&second) {
                     tracing::info!(host = %source.address, "its rsync does not know xxh128; digests are made by reading");

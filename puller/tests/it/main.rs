@@ -6,6 +6,7 @@ mod bandwidth;
 mod batches;
 mod cluster;
 mod copies;
+mod cuts;
 mod disk;
 mod failures;
 mod file_systems;

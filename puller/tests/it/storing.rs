@@ -73,6 +73,19 @@ async fn a_seed_message_is_stored_and_its_received_digest_kept() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_read_back_is_and_its_report_says_so() {
+    let cluster = Cluster::start();
+    cluster.write("tree/a", 5000, 2);
+    let jobs = [cluster.offer_file("a", 100_000, 1).await, cluster.job("tree")];
+    cluster.offer(&jobs[1]).await;
+    let _puller = cluster.configure("1", "", "[types.mysql]\nverify = \"reread\"").start(&[]);
+    for job in &jobs {
+        let report = cluster.report_of(job).await;
+        assert_eq!((report.outcome, report.verified), (Outcome::Stored, Some(Verified::Reread)), "{:?}", report.reason);
+    }
+}
+
+#[tokio::test]
 async fn many_jobs_through_few_slots_each_arrive_once() {
     let cluster = Cluster::start();
     let mut jobs = Vec::new();
