@@ -3,6 +3,8 @@
 //!
 //! [`puller`] is the loop, [`claimer`] what it asks of the queue, [`worker`] what one claim brought, [`batch`] several small files at once, [`recovery`] what a start does about the process before.
 //! One job's way on the disk is [`carrier`]: [`fetch`] by rsync into [`incoming`], [`verify`], publish in the [`store`].
+// A transfer is one future from the claim to the settlement; whether it may move between threads is asked of each part in it.
+#![recursion_limit = "256"]
 
 pub mod aside;
 pub mod bandwidth;
