@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_core::Job;
+use longshore_core::{Job, queue::Level};
 use reqwest::Method;
 use serde_json::json;
 
@@ -31,6 +31,34 @@ async fn nodes_are_those_heard_of_and_those_only_registered() {
 }
 
 #[tokio::test]
+async fn shares_stand_beside_weights_and_a_level_tells_how_long_it_lasts() {
+    let server = Server::start().await;
+    for (node, weight, stored) in [("5", 100, 300_000), ("6", 300, 100_000)] {
+        let mut beat = beat(node);
+        (beat.weight, beat.stored_last_hour_bytes) = (weight, stored);
+        beat.by_queue = [("level1".parse().unwrap(), 1000)].into();
+        server.queue.beat(&beat).await.unwrap();
+    }
+    server.post("/api/v1/nodes", json!({"node_id": "6", "weight": 300})).await;
+    let nodes = server.get("/api/v1/nodes").await;
+    let (five, six) = (&nodes["items"][0], &nodes["items"][1]);
+    assert_eq!((&five["share_percent"], &five["weight_percent"]), (&json!(75.0), &json!(25.0)), "{nodes}");
+    assert_eq!((&six["share_percent"], &six["weight_percent"]), (&json!(25.0), &json!(75.0)));
+    assert_eq!((&five["weight_from"], &six["weight_from"]), (&json!("file"), &json!("registry")));
+    assert_eq!(five["bytes_per_second"], 52_428_800);
+    let mut large = job("level1");
+    large.content.as_mut().unwrap().size_bytes = 7_200_000;
+    for job in [large, job("level2")] {
+        server.queue.offer(&job).await.unwrap();
+        server.queue.admit(&[Level::new(job.queue.clone())], 1).await.unwrap();
+    }
+    let queues = server.get("/api/v1/queues").await;
+    let levels = &queues["clusters"][0]["levels"];
+    assert_eq!((&levels[0]["bytes_per_second"], &levels[0]["eta_seconds"]), (&json!(2000), &json!(3600)), "{queues}");
+    assert_eq!((&levels[1]["bytes_per_second"], &levels[1]["eta_seconds"]), (&json!(0), &json!(null)));
+}
+
+#[tokio::test]
 async fn a_node_that_stops_beating_becomes_silent() {
     let server = Server::start_with(|settings| settings.silent_after = "0s".parse().unwrap()).await;
     server.queue.beat(&beat("5")).await.unwrap();
@@ -47,7 +75,7 @@ async fn queues_show_inbox_and_index_and_dead_letters_why() {
     server.queue.offer(&job("level1")).await.unwrap();
     server.queue.offer(&job("level1")).await.unwrap();
     server.queue.offer(&job("level2")).await.unwrap();
-    let level = |name: &str| longshore_core::queue::Level::new(name.parse().unwrap());
+    let level = |name: &str| Level::new(name.parse().unwrap());
     server.queue.admit(&[level("level1")], 1).await.unwrap();
     let queues = server.get("/api/v1/queues").await;
     let levels = queues["clusters"][0]["levels"].as_array().unwrap();
