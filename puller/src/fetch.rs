@@ -170,7 +170,9 @@ impl Fetcher {
         let Errand { source, content, progress, .. } = errand;
         let found_bytes = incoming.bytes_here();
         progress.reached(found_bytes);
-        progress.stored(allocated_below(&incoming.backup()));
+        if found_bytes > 0 {
+            progress.stored(allocated_below(&incoming.backup()));
+        }
         let started = Instant::now();
         let known = |hosts: &Mutex<HashSet<HostAddress>>| {
             hosts.lock().unwrap_or_else(PoisonError::into_inner).contains(&source.address)

@@ -63,20 +63,16 @@ impl Carrier {
             }
             synced.push(folder);
         }
-        let write = move || written.iter().try_for_each(|(path, bytes)| store::write_unread(path, bytes));
-        if synced.len() > MOST_SINGLE_SYNCS {
-            let file_system = Arc::clone(file_system);
-            let whole = move || write().and_then(|()| Ok(rustix::fs::syncfs(&*file_system)?));
-            return blocking(move || whole().map_err(failed)).await;
-        }
-        blocking(move || write().map_err(failed)).await?;
-        // At once: a journal that is asked for several files in one moment writes one commit for all of them.
-        let syncs: Vec<_> =
-            synced.into_iter().map(|path| tokio::task::spawn_blocking(move || store::sync(&path))).collect();
-        for sync in syncs {
-            sync.await.map_err(io::Error::other).flatten().map_err(failed)?;
-        }
-        Ok(())
+        let file_system = Arc::clone(file_system);
+        let durable = move || {
+            written.iter().try_for_each(|(path, bytes)| store::write_unread(path, bytes))?;
+            if synced.len() > MOST_SINGLE_SYNCS {
+                return Ok(rustix::fs::syncfs(&*file_system)?);
+            }
+            // One after the other: the first writes the journal for all, and other slots' files share it.
+            synced.iter().try_for_each(|path| store::sync(path))
+        };
+        blocking(move || durable().map_err(failed)).await
     }
 
     /// Gives the backups their final names, for good. What had such a name, and was not this backup, moves to the superseded

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use longshore_core::{
     Millis, Outcome, ReasonCode, Report,
     queue::{End, Held, Lease, Settled},
@@ -58,7 +58,7 @@ pub async fn work(node: &Arc<Node>, taken: &[Taken], ending: CancellationToken) 
     let workers: Vec<Worker<'_>> = taken.iter().map(|taken| Worker::new(node, taken, &ending)).collect();
     tokio::select! {
         biased;
-        () = Box::pin(work_on(node, &workers, &stop)) => {}
+        () = work_on(node, &workers, &stop).boxed() => {}
         () = renew(node, &workers, &stop) => {}
         () = node.disk_watch.hung() => {
             // What still waits for the disk may end whenever it can: the fence and the next start see to it.
@@ -128,7 +128,7 @@ async fn conclude(node: &Node, results: Vec<(&Worker<'_>, Result<Brought, Failur
 }
 
 async fn fail_all<'a>(failed: impl Iterator<Item = (&'a Worker<'a>, Failure)>) {
-    join_all(failed.map(|(worker, failure)| Box::pin(worker.fail(failure)).instrument(worker.span.clone()))).await;
+    join_all(failed.map(|(worker, failure)| worker.fail(failure).instrument(worker.span.clone()).boxed())).await;
 }
 
 /// Publishes and settles, and gives back what failed on the way.
