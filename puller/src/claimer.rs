@@ -57,7 +57,8 @@ impl<'a> Claimer<'a> {
     pub async fn next(&mut self, free_slots: u32) -> Next {
         let (next, answer) = self.ask(free_slots).await;
         self.node.metrics.claims.get_or_create(&vec![("answer", answer.to_owned())]).inc();
-        if matches!(next, Next::Jobs(_)) {
+        // The one it yields to may have no slot left in a moment: nobody is to wait longer than that while work fits it.
+        if matches!(next, Next::Jobs(_) | Next::Nothing(Some(Idle::Yields))) {
             self.wait = POLL.0;
         }
         next
