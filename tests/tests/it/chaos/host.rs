@@ -7,7 +7,10 @@ use std::{
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -52,6 +55,8 @@ pub(super) struct Host {
     pub(super) redis_line: Proxy,
     clock: Option<ShiftedClock>,
     running: Mutex<Option<Process>>,
+    /// No run that makes something is under way, or will be.
+    is_made: AtomicBool,
 }
 
 impl Host {
@@ -66,7 +71,15 @@ impl Host {
             "exclude = .longshore/\n",
         );
         let (daemon_line, redis_line) = (Proxy::to(rsyncd.port()), Proxy::to(redis_port));
-        let host = Self { folder, rsyncd, daemon_line, redis_line, clock, running: Mutex::new(None) };
+        let host = Self {
+            folder,
+            rsyncd,
+            daemon_line,
+            redis_line,
+            clock,
+            running: Mutex::new(None),
+            is_made: AtomicBool::new(false),
+        };
         host.configure(number);
         host
     }
@@ -102,6 +115,7 @@ impl Host {
     pub(super) fn live(&self, jobs: u64, is_over: &dyn Fn() -> bool) {
         while !is_over() {
             let is_made = self.made().len() as u64 >= jobs;
+            self.is_made.store(is_made, Ordering::Relaxed);
             let status = self.run_agent(if is_made { "flush" } else { "run" });
             // 1: the agent was killed before a script began, or in a way that its end is not known.
             let is_fine = matches!(status.code(), Some(0 | 1 | 75)) || status.signal() == Some(KILL);
@@ -112,12 +126,12 @@ impl Host {
         }
     }
 
-    /// Whether everything that the spool held has its report.
+    /// Whether nothing is made any more, and everything that the spool held has its report.
     pub(super) fn is_settled(&self) -> bool {
         // What a killed agent was just writing stays for a day; its intent is what counts.
         let is_result = |name: &String| name.ends_with(".json");
         let is_empty = |half| !names_in(&self.folder.join("state").join(half)).iter().any(is_result);
-        is_empty("spool") && is_empty("sent")
+        self.is_made.load(Ordering::Relaxed) && is_empty("spool") && is_empty("sent")
     }
 
     /// Runs `longshore-agent COMMAND` to its end.

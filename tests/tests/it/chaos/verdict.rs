@@ -18,14 +18,14 @@ const SOON: Duration = Duration::from_secs(180);
 
 /// Waits for the end, and judges it.
 pub(super) fn judge(site: &Site, ledger: &Ledger) {
-    let made: BTreeSet<(usize, String)> = (site.hosts.iter().enumerate())
-        .flat_map(|(number, host)| host.made().into_iter().map(move |name| (number, name)))
-        .collect();
     for (number, host) in site.hosts.iter().enumerate() {
         wait_until_blocking(&format!("host {number} knows that all its backups have reports"), SOON, || {
             host.is_settled()
         });
     }
+    let made: BTreeSet<(usize, String)> = (site.hosts.iter().enumerate())
+        .flat_map(|(number, host)| host.made().into_iter().map(move |name| (number, name)))
+        .collect();
     let mut stored = 0;
     wait_until_blocking("every finished backup is in the catalog", SOON, || {
         stored = ledger.stored_count();
