@@ -2,7 +2,7 @@
 //!
 //! Who passes stands in line (the lock is fair) and pays for one small quantum at its turn, so transfers that all have
 //! something to send get equal shares. Only the first of the line looks at the clock; a changed rate wakes it, and with it
-//! the whole line, at once. Time that nobody used is saved up to [`SAVED`]: enough for a late wake-up, too little for a burst.
+//! the whole line, at once. Time that nobody used is saved up to `SAVED`: enough for a late wake-up, too little for a burst.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
