@@ -85,8 +85,6 @@ struct World {
     /// Bounds an exploration: no job is claimed more often.
     most_claims: Number,
     jobs: Vec<(Server, Number)>,
-    /// By job: 0 for its own place in line; more, the later, for one whose host failed, until it is claimed again.
-    places: Vec<usize>,
     owners: Vec<Vec<usize>>,
     nodes: Vec<Node>,
 }
@@ -132,7 +130,6 @@ impl World {
         Self {
             most_claims,
             jobs: vec![(Server::Waits { by: None }, 0); jobs],
-            places: vec![0; jobs],
             owners: vec![Vec::new(); jobs],
             nodes: vec![node; nodes],
         }
@@ -192,8 +189,7 @@ impl World {
 
     /// The job that a claim gets.
     fn next(&self) -> Option<usize> {
-        let waits = |job: &usize| matches!(self.jobs[*job].0, Server::Waits { .. });
-        (0..self.jobs.len()).filter(waits).min_by_key(|job| (self.places[*job], *job))
+        self.jobs.iter().position(|(server, _)| matches!(server, Server::Waits { .. }))
     }
 
     fn owner(&self, job: usize, claim: Number) -> usize {
@@ -285,8 +281,6 @@ impl Trial {
         let () = redis::cmd("DEL").arg("longshore:pace").query(&mut self.connection).unwrap();
         let name = node_id(&format!("node-{node}"));
         let request = ClaimRequest { request_id: self.requests[node], ..question(&name, &self.levels) };
-        // Weights are another test's: here nobody is behind anyone, and so nobody yields.
-        let () = redis::cmd("DEL").arg("longshore:pace").query(&mut self.connection).unwrap();
         let given = match self.cluster.queue.claim(&request).await.unwrap() {
             Claimed::Jobs(mut leases) => {
                 assert_eq!(leases.len(), 1);
@@ -308,7 +302,6 @@ impl Trial {
         if again.is_none() {
             // The script makes what is delayed ready, whether or not it is given.
             world.jobs[job].1 += 1;
-            world.places[job] = 0;
             world.jobs[job].0 = Server::Leased { by: world.jobs[job].1 };
             world.owners[job].push(node);
         }
@@ -382,9 +375,6 @@ impl Trial {
         let expected = match *server {
             Server::Leased { by } if by == claim => {
                 *server = Server::Waits { by: Some(claim) };
-                if how == Return::HostFailed {
-                    self.world.places[job] = 1 + self.world.places.iter().copied().max().unwrap_or(0);
-                }
                 Held::Yours
             }
             Server::Waits { by } if by == Some(claim) => Held::Yours,
