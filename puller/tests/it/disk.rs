@@ -49,7 +49,12 @@ async fn jobs_in_flight_never_take_the_disk_below_its_reserve() {
     for number in 0..12u64 {
         cluster.offer_file(&format!("f{number}"), 6 * MIB, number).await;
     }
-    let config = cluster.configure_at("1", disk.path(), "slots = 8", "[rsync]\nhost_limit = 8\nbatch_jobs = 1\nbwlimit = \"6MiB\"");
+    let config = cluster.configure_at(
+        "1",
+        disk.path(),
+        "slots = 8",
+        "[rsync]\nhost_limit = 8\nbatch_jobs = 1\nbwlimit = \"6MiB\"",
+    );
     with_reserve(&config, "20MiB");
     let puller = config.start(&[]);
     let mut lowest = u64::MAX;
