@@ -106,12 +106,12 @@ impl Carrier {
             Ok(fetched) => fetched,
             Err(failure) => (Fetched::default(), Some(failure)),
         };
-        Ok((Came { folder: Some(folder), fetched, size_bytes }, failure))
+        Ok((Came { folder: Some(folder), fetched, size_bytes, broke: failure.is_some() }, failure))
     }
 
     /// Moves each file that came into its job's folder and verifies it there; `None` for what did not come.
     async fn sort_out(&self, members: Vec<Member<'_>>, came: Came) -> Vec<Option<Result>> {
-        let Came { folder: Some(folder), fetched, size_bytes } = came else {
+        let Came { folder: Some(folder), fetched, size_bytes, broke } = came else {
             return members.iter().map(|_| None).collect();
         };
         let from = folder.backup();
@@ -125,6 +125,7 @@ impl Carrier {
                 content: content.clone(),
                 digest,
                 how: task.turn.verify,
+                may_be_partial: broke,
                 incoming,
             });
             rest.push((task, content));
@@ -169,6 +170,8 @@ struct Came {
     folder: Option<Incoming>,
     fetched: Fetched,
     size_bytes: u64,
+    /// Its last file may be the beginning of one.
+    broke: bool,
 }
 
 /// One file of a session, on its way into its job's folder.
@@ -178,12 +181,18 @@ struct Waiting {
     content: Content,
     digest: Option<Xxh3>,
     how: longshore_core::report::Verified,
+    may_be_partial: bool,
     incoming: Incoming,
 }
 
 impl Waiting {
-    /// Moves and verifies it; `None` when it is not there.
+    /// Moves and verifies it; `None` when it is not there, or is what a broken session left of it.
     fn settle_in(self) -> (Incoming, Option<Result<verify::Found>>) {
+        if self.may_be_partial
+            && fs::symlink_metadata(&self.from).is_ok_and(|found| found.len() < self.content.size_bytes)
+        {
+            return (self.incoming, None);
+        }
         let found = match self.move_in() {
             Ok(()) => {
                 step::reached("puller.moved");

@@ -122,6 +122,27 @@ async fn a_session_that_breaks_leaves_what_had_come_whole() {
 }
 
 #[tokio::test]
+async fn what_a_broken_session_began_is_no_damage() {
+    let cluster = Cluster::start();
+    let small = cluster.offer_file("a", SIZE, 1).await;
+    let large = cluster.offer_file("b", 64 * SIZE, 2).await;
+    let config = cluster.configure("1", "slots = 1\nretry = 2", "[rsync]\nbwlimit = \"64KiB\"");
+    let puller = config.start(&[]);
+    let begun = || {
+        let batch = incoming(&puller.store).into_iter().find(|name| name.starts_with("batch-"))?;
+        fs::metadata(puller.store.join(".incoming").join(batch).join("backup/b")).ok()
+    };
+    wait_until("the second file has begun", SOON, async || begun().is_some_and(|file| file.len() > SIZE as u64)).await;
+    cluster.host.kill();
+    assert_eq!(cluster.report_of(&small).await.attempts, 1);
+    cluster.host.start_again();
+    let report = cluster.report_of(&large).await;
+    assert_eq!((report.outcome, report.attempts), (Outcome::Stored, 2), "{:?}", report.reason);
+    let aside = puller.store.join(".corrupt");
+    assert_eq!(fs::read_dir(aside).map_or(0, Iterator::count), 0, "nothing is set aside as damaged");
+}
+
+#[tokio::test]
 async fn a_lease_that_is_lost_leaves_the_others_of_its_batch_alone() {
     let cluster = Cluster::start();
     let jobs = offer_files(&cluster, (0..20).map(|number| format!("f{number:02}"))).await;
