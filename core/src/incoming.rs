@@ -64,8 +64,8 @@ pub fn read(bytes: &[u8], queue: &QueueName) -> Incoming {
             return refuse(code, format!("{field}: {}", error.inner()));
         }
     };
-    if job.server_id.as_str().starts_with('@') {
-        return refuse(ReasonCode::Malformed, "server_id begins with @: so the queue names nodes".to_owned());
+    if names_a_node(&job) {
+        return refuse(ReasonCode::Malformed, NODES_NAME.to_owned());
     }
     if job.source.is_none() || job.content.is_none() {
         return refuse(ReasonCode::Malformed, "source or content is missing: nothing to fetch".to_owned());
@@ -73,9 +73,19 @@ pub fn read(bytes: &[u8], queue: &QueueName) -> Incoming {
     Incoming::Job(Box::new(job))
 }
 
+const NODES_NAME: &str = "server_id begins with @: so the queue names nodes";
+
+/// Its limits and rests would be those of a node's second copies.
+fn names_a_node(job: &Job) -> bool {
+    job.server_id.as_str().starts_with('@')
+}
+
 fn read_seed(value: Value, queue: &QueueName) -> Incoming {
     let kept = value.clone();
     match legacy::read(value, queue) {
+        Ok(Seed::Job(job)) if names_a_node(&job) => {
+            refused(&kept, queue, Reason::new(ReasonCode::Malformed, NODES_NAME))
+        }
         Ok(Seed::Job(job)) => Incoming::Job(job),
         Ok(Seed::Failure { job, reason }) => Incoming::Failure { job, reason },
         Err(SeedError::Unsafe { job, reason }) => {
@@ -199,6 +209,9 @@ mod tests {
         assert_eq!(code(read(include_bytes!("../fixtures/seed-failure.json"), &queue())), "failure");
         let mut bad: Value = serde_json::from_str(include_str!("../fixtures/seed-success.json")).unwrap();
         bad["size"] = "many".into();
+        assert_eq!(code(read(bad.to_string().as_bytes(), &queue())), "refused malformed");
+        let mut bad: Value = serde_json::from_str(include_str!("../fixtures/seed-success.json")).unwrap();
+        bad["server_id"] = "@5".into();
         assert_eq!(code(read(bad.to_string().as_bytes(), &queue())), "refused malformed");
     }
 

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{HostLimits, Lease, Level, Queue, copy::first_report, script};
+use super::{
+    HostLimits, Lease, Level, Queue,
+    copy::{copied_node, first_report},
+    script,
+};
 use crate::{
     Job, Millis, NodeId, ReasonCode,
     redis_link::LinkError,
@@ -155,19 +159,20 @@ impl Queue {
             let admitted_at = millis(admitted.parse().ok()?);
             Some((revision.parse().ok()?, attempts.parse().ok()?, expires_at, admitted_at, queue.parse().ok()?))
         })();
-        match (job, rest) {
+        let text = match (job, rest) {
             (Ok(mut job), Some((revision, attempts, expires_at, admitted_at, queue))) => {
                 let (node_id, copy_of) = (node_id.clone(), first_report(&mut job, &queue));
-                Ok(Ok(Lease { job, node_id, revision, attempts, expires_at, admitted_at, queue, copy_of }))
+                if copy_of.is_some() || copied_node(&queue).is_none() {
+                    return Ok(Ok(Lease { job, node_id, revision, attempts, expires_at, admitted_at, queue, copy_of }));
+                }
+                "the report of its first node can't be read".to_owned()
             }
-            (job, _) => {
-                let text = job.err().map_or_else(|| "its numbers can't be read".to_owned(), |error| error.to_string());
-                let text = text.chars().take(MAX_REASON_BYTES / 4).collect::<String>();
-                let reason = Reason::new(ReasonCode::Malformed, text.clone());
-                self.put_off(id, node_id, revision, DAMAGED_RETRY, &reason).await?;
-                Ok(Err(self.damaged(format!("job {id}"), text)))
-            }
-        }
+            (job, _) => job.err().map_or_else(|| "its numbers can't be read".to_owned(), |error| error.to_string()),
+        };
+        let text = text.chars().take(MAX_REASON_BYTES / 4).collect::<String>();
+        let reason = Reason::new(ReasonCode::Malformed, text.clone());
+        self.put_off(id, node_id, revision, DAMAGED_RETRY, &reason).await?;
+        Ok(Err(self.damaged(format!("job {id}"), text)))
     }
 }
 

@@ -83,8 +83,9 @@ impl Queue {
             let body: Option<Vec<u8>> = self.query(redis::cmd("GET").arg(key(&format!("body:{id}")))).await?;
             let mut call = script::CANCEL.prepare_invoke();
             call.arg(&id);
-            if let (Some(seen), Some(body)) = (seen, body) {
-                let Ok(job) = serde_json::from_slice::<Job>(&body) else { return Ok(Changed::Unreadable) };
+            if let Some(seen) = seen {
+                let job = body.and_then(|body| serde_json::from_slice::<Job>(&body).ok());
+                let Some(job) = job else { return Ok(Changed::Unreadable) };
                 let revision = self.now_micros().await?.max(seen + 1);
                 let at = millis(revision);
                 let report = Report {

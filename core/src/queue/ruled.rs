@@ -20,11 +20,14 @@ const NEVER: Millis = Millis(9_000_000_000_000);
 /// What one process holds to be in force.
 #[derive(Debug, Default)]
 pub struct Ruled {
-    hosts: BTreeMap<String, String>,
-    levels: BTreeMap<String, String>,
+    hosts: Said,
+    levels: Said,
     /// Whether it has looked already: what an earlier process put into force and nobody says any more is taken back then.
     looked: bool,
 }
+
+/// By name, the word this process says, and the one it said before: found in Redis again, Redis has lost its last second.
+type Said = BTreeMap<String, (String, Option<String>)>;
 
 impl Queue {
     /// Puts hosts' rules into force, and takes back those that are not said any more. `shut` are those whose window is closed.
@@ -49,7 +52,7 @@ impl Queue {
                 }
                 self.note("ruled_hosts", name, &word).await?;
             }
-            done.hosts.insert(name.to_owned(), word);
+            say(&mut done.hosts, name, word);
         }
         for name in there.keys().filter(|name| !done.looked || done.hosts.contains_key(*name)) {
             let Ok(host) = name.parse::<ServerId>() else { continue };
@@ -79,7 +82,7 @@ impl Queue {
                 self.relevel(level).await?;
                 self.note("ruled_levels", name, &word).await?;
             }
-            done.levels.insert(name.to_owned(), word);
+            say(&mut done.levels, name, word);
         }
         Ok(())
     }
@@ -93,11 +96,21 @@ impl Queue {
     }
 }
 
-/// Whether `word` is not in force, and this process has not said it before: then another has put its own in its place.
-fn is_news(there: &BTreeMap<String, String>, said: &BTreeMap<String, String>, name: &str, word: &str) -> bool {
-    match there.get(name) {
-        None => true,
-        Some(other) => other != word && said.get(name).is_none_or(|said| said != word),
+/// Whether `word` is not in force. If this process has said it before, another one has put its own in its place, and is left
+/// alone; unless it is what this process itself said before.
+fn is_news(there: &BTreeMap<String, String>, said: &Said, name: &str, word: &str) -> bool {
+    let Some(other) = there.get(name) else { return true };
+    other != word
+        && said
+            .get(name)
+            .is_none_or(|(said, before)| said != word || before.as_ref().is_some_and(|before| before == other))
+}
+
+fn say(said: &mut Said, name: &str, word: String) {
+    match said.get_mut(name) {
+        Some((now, _)) if *now == word => {}
+        Some((now, before)) => *before = Some(std::mem::replace(now, word)),
+        None => _ = said.insert(name.to_owned(), (word, None)),
     }
 }
 

@@ -189,3 +189,25 @@ async fn a_closed_host_gives_only_urgent_jobs_until_it_opens() {
     let last = last.unwrap();
     assert!(last.job.id == jobs[1].id && last.revision / 1000 >= u64::try_from(soon.0).unwrap());
 }
+
+/// A host that names another module in each of its jobs: what was put aside comes back in pieces.
+#[tokio::test]
+async fn a_host_of_very_many_modules_is_put_back_in_pieces() {
+    let cluster = Cluster::start();
+    let mut jobs: Vec<Job> = (0..300).map(|number| of_module("many", &format!("m{number}"))).collect();
+    jobs.push(job("level1", "other", 1));
+    cluster.admit_to(&level(), &jobs).await;
+    let two = HostLimits { transfers: 2, ..NO_LIMITS };
+    let mut held = vec![leased(claim(&cluster.queue, two).await), leased(claim(&cluster.queue, two).await)];
+    assert_eq!(leased(claim(&cluster.queue, two).await).job.server_id, server_id("other"));
+    let aside = || cluster.redis::<usize>(&["SCARD", "longshore:aside:many"]);
+    assert_eq!((idle(claim(&cluster.queue, two).await), aside()), (Idle::HostsBusy, 298));
+    cluster.store(&held.remove(0)).await;
+    assert_eq!(aside(), 298 - 64);
+    held.push(leased(claim(&cluster.queue, two).await));
+    for _ in 0..297 {
+        cluster.store(&held.remove(0)).await;
+        held.push(leased(claim(&cluster.queue, two).await));
+    }
+    assert_eq!(cluster.keys("aside"), Vec::<String>::new());
+}

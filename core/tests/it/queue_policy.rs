@@ -64,6 +64,21 @@ async fn hosts_rules_are_put_into_force_and_taken_back() {
 }
 
 #[tokio::test]
+async fn a_rule_that_redis_lost_with_its_last_second_is_put_into_force_again() {
+    let cluster = Cluster::start();
+    let (queue, mut done, none) = (&cluster.queue, Ruled::default(), BTreeMap::new());
+    let (before, now) = (rules(json!({"h": {"transfers": 2}})), rules(json!({"h": {"transfers": 1}})));
+    queue.rule_hosts(&before, &none, &mut done).await.unwrap();
+    let (record, limits) = ("longshore:ruled_hosts", "longshore:host:h");
+    let word: String = cluster.redis(&["HGET", record, "h"]);
+    queue.rule_hosts(&now, &none, &mut done).await.unwrap();
+    let _: u64 = cluster.redis(&["HSET", record, "h", &word]);
+    let _: u64 = cluster.redis(&["HSET", limits, "transfers", "2"]);
+    queue.rule_hosts(&now, &none, &mut done).await.unwrap();
+    assert_eq!(cluster.redis::<String>(&["HGET", limits, "transfers"]), "1");
+}
+
+#[tokio::test]
 async fn nodes_that_are_told_different_things_do_not_undo_each_other_for_ever() {
     let cluster = Cluster::start();
     let record = || cluster.redis::<String>(&["HGET", "longshore:ruled_hosts", "h"]);

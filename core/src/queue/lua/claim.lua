@@ -88,10 +88,11 @@ if me[1] == request then
   end
 end
 if weight == 0 then
+  call('ZREM', PACE, node)
   return nothing('yields')
 end
 run_timers()
-local away, old_weight = tonumber(me[3] or 0) < now - BACK, tonumber(me[9] or 0)
+local away, old_weight = tonumber(me[3] or 0) < now - BACK or me[12] == 'room', tonumber(me[9] or 0)
 if away or old_weight ~= weight then
   take_up(away or old_weight == 0, old_weight)
 end

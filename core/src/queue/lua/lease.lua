@@ -11,6 +11,9 @@ local function held(id, node, revision)
     return nil
   end
   local job = placed(id)
+  if not job then
+    return nil
+  end
   job.node, job.request, job.batch = node, found[3], tonumber(found[4] or 1)
   job.attempts, job.mail = tonumber(found[5]), found[6]
   return job

@@ -41,12 +41,17 @@ for _, id in ipairs(expired) do
     call('ZREM', LEASES, id)
   elseif unwatched(id, owner[1]) then
     local job = held(id, owner[1], owner[2])
-    end_lease(job)
-    -- Without its node's name nobody is taken for the holder who repeats a request.
-    call('HSET', job_key(id), 'state', 'ready', 'node', '')
-    add_ready(job)
-    call('PUBLISH', P .. 'wake', job.queue)
-    reaped[#reaped + 1] = id
+    if job then
+      end_lease(job)
+      -- Without its node's name nobody is taken for the holder who repeats a request.
+      call('HSET', job_key(id), 'state', 'ready', 'node', '')
+      add_ready(job)
+      call('PUBLISH', P .. 'wake', job.queue)
+      reaped[#reaped + 1] = id
+    else
+      -- Its record was changed by hand, and must not stop the others.
+      call('ZREM', LEASES, id)
+    end
   end
 end
 return reaped

@@ -8,7 +8,7 @@ local now = now_micros()
 local now_text = digits(now)
 
 local me = call('HMGET', node_key(node), 'request', 'jobs', 'asked', 'pace', 'largest', 'turn', 'reserved', 'reserved_until',
-  'weight', 'levels', 'ceiling')
+  'weight', 'levels', 'ceiling', 'said')
 local pace, largest, turn = tonumber(me[4] or 0), tonumber(me[5] or 0), tonumber(me[6] or 0)
 
 -- The two numbers of a need, from a place in a text on.
@@ -23,6 +23,11 @@ local function class_of(bytes)
   return math.max(exponent - 1, 20)
 end
 
+-- A pace with all its digits: rounded, small jobs would count as nothing, or as too much, under a large weight.
+local function exact(number)
+  return string.format('%.17g', number)
+end
+
 local function remember(said, asking, pace_text, ...)
   call('HSET', node_key(node), 'asked', now_text, 'asking', asking and now_text or '0', 'said', said, 'turn', turn,
     'pace', pace_text, ...)
@@ -32,7 +37,7 @@ local function remember(said, asking, pace_text, ...)
 end
 
 local function nothing(said, yields_to)
-  remember(said, weight > 0 and said ~= 'reserved', digits(pace), 'room', ARGV[3], 'inodes', ARGV[4],
+  remember(said, weight > 0 and said ~= 'reserved', exact(pace), 'room', ARGV[3], 'inodes', ARGV[4],
     'yields_to', yields_to or '')
   return {said}
 end

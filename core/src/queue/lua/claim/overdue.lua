@@ -65,7 +65,10 @@ local function choose_overdue(level)
       call('ZREM', due_key(queue), id)
     else
       local bytes, files = needs(job.need)
-      if bytes > room or files > inodes then
+      if not bytes then
+        -- Changed by hand, too.
+        call('ZREM', due_key(queue), id)
+      elseif bytes > room or files > inodes then
         some_unfit = true
         reserve(level, job, bytes, files)
       else

@@ -10,18 +10,18 @@ local ASKING, BACK, GONE = 1000000, 2000000, 60000000
 -- Nodes behind that are looked at.
 local MOST_BEHIND = 8
 -- A node that was away, or drained, or is new, starts at the lowest pace of those who are there: it is owed nothing for that
--- time. One whose weight has changed keeps its lead over them in bytes.
+-- time; nor is one that found nothing to fit, and its pace is nobody's measure. One whose weight has changed keeps its lead over them in bytes.
 local function take_up(away, old_weight)
   local nodes = call('ZRANGE', PACE, 0, MOST_BEHIND - 1, 'WITHSCORES')
   for i = 1, #nodes, 2 do
-    local asked = nodes[i] ~= node and tonumber(call('HGET', node_key(nodes[i]), 'asked') or 0)
-    if asked and asked > now - BACK then
+    local other = nodes[i] ~= node and call('HMGET', node_key(nodes[i]), 'asked', 'said')
+    if other and tonumber(other[1] or 0) > now - BACK and other[2] ~= 'room' then
       local lowest = tonumber(nodes[i + 1])
       pace = away and math.max(pace, lowest) or lowest + (pace - lowest) * old_weight / weight
       break
     end
   end
-  call('ZADD', PACE, digits(pace), node)
+  call('ZADD', PACE, exact(pace), node)
 end
 
 -- Nodes behind this one's share that wait for a job now: their levels and their room.
@@ -31,7 +31,7 @@ local function behind()
   if line <= 0 then
     return found
   end
-  for _, name in ipairs(call('ZRANGEBYSCORE', PACE, '-inf', '(' .. digits(line), 'LIMIT', 0, MOST_BEHIND)) do
+  for _, name in ipairs(call('ZRANGEBYSCORE', PACE, '-inf', '(' .. exact(line), 'LIMIT', 0, MOST_BEHIND)) do
     local other = call('HMGET', node_key(name), 'asking', 'asked', 'levels', 'room', 'inodes')
     if tonumber(other[2] or 0) < now - GONE then
       call('ZREM', PACE, name)

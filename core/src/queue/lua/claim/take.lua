@@ -48,8 +48,8 @@ local function take(chosen)
     local id = member:sub(1, 36)
     ids[i] = id
     local job = call('HMGET', job_key(id), 'revision', 'attempts', 'admitted', 'queue', 'size')
-    -- Without a record, someone removed it by hand; its place in the index is gone now too.
-    if job[1] then
+    -- Without a whole record, someone changed it by hand; its place in the index is gone now too.
+    if job[1] and job[2] and job[3] and job[5] then
       local last = tonumber(job[1])
       job[1] = last < now and now_text or digits(last + 1)
       job[2] = tostring(tonumber(job[2]) + 1)
@@ -85,7 +85,7 @@ local function take(chosen)
   end
   largest = math.max(bytes, largest * (1 - FORGOTTEN))
   pace = pace + bytes / weight
-  local pace_text = digits(pace)
+  local pace_text = exact(pace)
   call('ZADD', PACE, pace_text, node)
   remember('jobs', free_slots > 1, pace_text, 'room', digits(math.max(tonumber(ARGV[3]) - bytes, 0)),
     'inodes', digits(math.max(tonumber(ARGV[4]) - files, 0)), 'largest', digits(largest), 'request', request,
