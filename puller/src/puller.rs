@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    aside,
     bandwidth::share,
     claimer::{self, Claimer, Next, POLL},
     node::{Node, Shown},
@@ -28,7 +29,8 @@ use crate::{
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(5);
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+const SWEEP_EVERY: Duration = Duration::from_secs(20);
+const SWEEP_ASIDE_EVERY: Duration = Duration::from_secs(3600);
 /// A puller that is to end when nothing is left asks so often before it takes resting hosts for what it can't take.
 const BUSY_AT_THE_END: u32 = 4;
 /// Leases reaped at once.
@@ -216,10 +218,11 @@ async fn beat(node: Arc<Node>, end: CancellationToken) {
 }
 
 async fn sweep(node: Arc<Node>, end: CancellationToken) {
-    let mut ticks = interval(SWEEP_EVERY);
+    let (mut ticks, mut rarely) = (interval(SWEEP_EVERY), interval(SWEEP_ASIDE_EVERY));
     loop {
         tokio::select! {
             _ = ticks.tick() => recovery::sweep(&node).await,
+            _ = rarely.tick() => aside::sweep(&node).await,
             () = end.cancelled() => return,
         };
     }

@@ -18,7 +18,6 @@ use longshore_core::{
 };
 
 use crate::{
-    aside,
     incoming::Incoming,
     node::Node,
     store::{BATCH_PREFIX, INCOMING, Store},
@@ -71,14 +70,15 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
     Ok(())
 }
 
-/// Removes transfers' folders that nobody has come back to for `stale_after`, and what was kept aside long enough. Returns how
-/// many folders.
-pub async fn sweep(node: &Arc<Node>) -> usize {
-    aside::sweep(node).await;
+/// Removes transfers' folders that nobody has come back to for `stale_after`, and those of jobs that another node has ended.
+pub async fn sweep(node: &Arc<Node>) {
     let stale_after = node.settings.store.stale_after.duration();
     let mut swept = 0;
     for job in left_jobs(&node.store).unwrap_or_default() {
-        if node.is_running(job) || !is_older(&node.store, job, stale_after) {
+        if node.is_running(job) {
+            continue;
+        }
+        if !is_older(&node.store, job, stale_after) && !node.queue.has_ended(&job).await.unwrap_or(false) {
             continue;
         }
         // A backup with its final name is not settled yet: that is for the next start.
@@ -91,13 +91,12 @@ pub async fn sweep(node: &Arc<Node>) -> usize {
         };
         match removed {
             Ok(()) => swept += 1,
-            Err(error) => tracing::warn!(%job, %error, "a stale partial could not be removed"),
+            Err(error) => tracing::warn!(%job, %error, "a partial could not be removed"),
         }
     }
     if swept > 0 {
         tracing::info!(swept, "removed partials that nobody came back for");
     }
-    swept
 }
 
 /// Jobs that have a transfer's folder.

@@ -8,9 +8,9 @@ use super::{
     claim::micros,
     copy::{MODULE, Wanted},
     host::mail,
-    script,
+    key, script,
 };
-use crate::{Job, Millis, NodeId, QueueName, Report, redis_link::LinkError, report::Reason};
+use crate::{Job, JobId, Millis, NodeId, QueueName, Report, redis_link::LinkError, report::Reason};
 
 /// A job held by a node until `expires_at`.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,6 +126,16 @@ impl Queue {
             "already" => Settled::AlreadyYours,
             _ => Settled::Lost,
         })
+    }
+
+    /// Whether a job has its report, and nothing more is to be done with it. What ended more than an hour ago is not known.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn has_ended(&self, job: &JobId) -> Result<bool, LinkError> {
+        let ended: bool = self.query(redis::cmd("EXISTS").arg(key(&format!("ended:{job}")))).await?;
+        // Its record is there again while a second copy is to be made of it, or when a person retried it.
+        Ok(ended && !self.query::<bool>(redis::cmd("EXISTS").arg(key(&format!("job:{job}")))).await?)
     }
 
     /// Gives the job back, to be claimed again by any node after `delay`. The attempt stays counted; no report is made.

@@ -5,7 +5,7 @@ use std::fs;
 use longshore_core::Outcome;
 use longshore_tests::wait_until;
 
-use crate::cluster::{Cluster, Configured, Puller, SOON, bytes, place};
+use crate::cluster::{Cluster, Configured, Puller, SOON, bytes, incoming, place};
 
 const SIZE: usize = 36_000_000;
 
@@ -49,4 +49,19 @@ async fn after_a_kill_the_left_rsync_is_ended_and_only_the_rest_is_moved() {
     goes_on(&cluster, &config, &job, 2).await;
     let log = fs::read_to_string(&config.log).unwrap();
     assert!(log.contains("ending a transfer that its puller left behind"), "{log}");
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_transfer_goes_when_another_node_has_stored_the_job() {
+    let cluster = Cluster::start();
+    let config = cluster.configure("1", "drain = 0", "[rsync]\nbwlimit = \"6MiB\"");
+    let (puller, job) = until_half(&cluster, &config).await;
+    let left = puller.store.clone();
+    assert!(puller.stop().await.success());
+    assert_eq!(incoming(&left), [job.id.to_string()]);
+    let other = cluster.puller("2");
+    assert_eq!(cluster.report_of(&job).await.node_id.unwrap().as_str(), "2");
+    drop(other);
+    let _again = config.start(&[]);
+    wait_until("nothing is left", SOON, async || incoming(&left).is_empty()).await;
 }
