@@ -281,7 +281,8 @@ fn tell(
     policies: &[Policy],
     node: Option<&str>,
 ) -> Result<Exit, Failure> {
-    let waits = policies.iter().any(|policy| policy.away.is_some() || policy.version.is_none());
+    let waits =
+        policies.iter().any(|policy| policy.away.is_some() || policy.version.is_none() || !policy.is_obeyed(node));
     let exit = if waits { Exit::Kept } else { Exit::Done };
     if context.json {
         let versions = policies.iter().map(|policy| (policy.cluster.clone(), json!(policy.version)));

@@ -18,13 +18,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     access::Operator,
     extract::{Body, Path},
-    jobs::{JobQuery, JobView, found},
+    jobs::{JobQuery, JobView, found, is_blank},
     problem::Problem,
 };
 use crate::{app::App, clusters::Cluster};
 
 /// At most so many are changed by one request: some seconds.
 const MOST_CHANGED: usize = 5_000;
+/// A reason is kept with every job it is for.
+const MOST_WHY_BYTES: usize = 1024;
 /// So many are shown with a preview.
 const PREVIEWED: usize = 5;
 
@@ -93,12 +95,32 @@ pub struct ChangeBody {
 
 impl ChangeBody {
     /// # Errors
-    /// When nothing says which.
+    /// When nothing says which, a part says nothing (an empty variable in a script must not become every job), or there is too much.
     pub(super) fn check_meant(&self) -> Result<(), Problem> {
-        if self.filter.is_empty() && !self.all {
-            return Err(Problem::unacceptable("say which jobs: ids or a filter, or all for every one"));
-        }
-        Ok(())
+        let filter = &self.filter;
+        let ids = filter.named().len();
+        let wrong = if filter.is_empty() && !self.all {
+            "say which jobs: ids or a filter, or all for every one".to_owned()
+        } else if filter.jobs.is_some() && ids == 0 {
+            "jobs: no id is in it; leave it out, or name some".to_owned()
+        } else if filter.state.as_deref().is_some_and(is_blank) {
+            "state: no state is in it; leave it out, or name some".to_owned()
+        } else if ids > MOST_CHANGED {
+            format!("jobs: {ids} ids; at most {MOST_CHANGED} at once")
+        } else if filter.limit.is_some() {
+            "limit: it is for lists; a change is for all that pass the filter".to_owned()
+        } else if self.why.as_deref().is_some_and(|why| why.len() > MOST_WHY_BYTES) {
+            format!("why: longer than {MOST_WHY_BYTES} bytes")
+        } else {
+            return Ok(());
+        };
+        Err(Problem::unacceptable(wrong))
+    }
+
+    /// The moment up to which it looks: the preview's own, which an age in the filter is part of, so that no job grows old enough
+    /// between preview and change.
+    pub(super) fn limit(&self, now: Millis) -> Millis {
+        self.filter.admitted_until(now).into_iter().chain(self.admitted_until).min().unwrap_or(now)
     }
 }
 
@@ -160,7 +182,7 @@ async fn change(
     Body(body): Body<ChangeBody>,
 ) -> Result<impl IntoResponse, Problem> {
     body.check_meant()?;
-    let (possible, unasked) = action.states(body.filter.jobs.is_some());
+    let (possible, unasked) = action.states(!body.filter.named().is_empty());
     let asked = body.filter.states()?;
     let states: Vec<JobState> = match asked.as_slice() {
         [] => unasked.to_vec(),
@@ -177,7 +199,7 @@ async fn change(
         let wish = Wish::of(action, body.to.as_ref(), &app, cluster).await?;
         let most = if body.preview { PREVIEWED } else { MOST_CHANGED };
         let (found, now) = found(cluster, &body.filter, &states, body.admitted_until, most).await?;
-        done.admitted_until = done.admitted_until.min(body.admitted_until.unwrap_or(now));
+        done.admitted_until = done.admitted_until.min(body.limit(now));
         done.matched += found.total;
         done.bytes = done.bytes.saturating_add(found.bytes);
         for (state, count) in found.others {
@@ -187,6 +209,9 @@ async fn change(
             done.items.extend(found.jobs.iter().map(|job| JobView::of(cluster, job, now)));
             continue;
         }
+        // Before the first one: what a failure on the way leaves half done is in the log, too.
+        let (verb, filter) = (action.word(), &body.filter);
+        tracing::info!(by, action = verb, why, to = ?body.to, ?filter, cluster = %cluster.name(), "an operator changes jobs");
         done.more |= found.total > found.jobs.len() as u64;
         for job in &found.jobs {
             let changed = cluster.ask(Box::pin(wish.grant(cluster.queue(), &job.id, &by, why))).await?;

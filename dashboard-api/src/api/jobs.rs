@@ -81,12 +81,16 @@ impl JobQuery {
         words(self.state.as_deref()).map(|word| word.parse().map_err(Problem::bad_request)).collect()
     }
 
+    /// The moment that `older_than_seconds` means at this one.
+    pub(super) fn admitted_until(&self, now: Millis) -> Option<Millis> {
+        self.older_than_seconds.map(|age| Millis(now.0.saturating_sub_unsigned(age.saturating_mul(1000))))
+    }
+
     /// As the queue wants it; `now` is the time by its clock.
     fn filter(&self, now: Millis, states: Vec<JobState>) -> Result<JobFilter, Problem> {
         let id = |text: &str| {
             text.parse::<JobId>().map_err(|error| Problem::bad_request(format!("{text:?} is not a job's id: {error}")))
         };
-        let admitted_until = self.older_than_seconds.map(|age| Millis(now.0.saturating_sub_unsigned(age * 1000)));
         Ok(JobFilter {
             jobs: self.named().into_iter().map(id).collect::<Result<_, _>>()?,
             queue: self.queue.clone(),
@@ -95,10 +99,15 @@ impl JobQuery {
             instance: self.instance.clone(),
             module: self.module.clone(),
             larger_than_bytes: self.larger_than_bytes,
-            admitted_until,
+            admitted_until: self.admitted_until(now),
             states,
         })
     }
+}
+
+/// Whether a list separated by commas has nothing in it.
+pub(super) fn is_blank(text: &str) -> bool {
+    words(Some(text)).next().is_none()
 }
 
 fn words(text: Option<&str>) -> impl Iterator<Item = &str> {

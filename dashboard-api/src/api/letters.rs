@@ -200,12 +200,14 @@ async fn change(
     Body(body): Body<ChangeBody>,
 ) -> Result<impl IntoResponse, Problem> {
     body.check_meant()?;
+    if body.filter.state.is_some() {
+        return Err(Problem::unacceptable("state: dead letters have none; leave it out"));
+    }
     let mut done = LetterChangeView { admitted_until: Millis(i64::MAX), ..LetterChangeView::default() };
     for cluster in app.clusters_named(body.filter.cluster.as_deref())? {
         let now = cluster.now().await?;
-        let aged = body.filter.older_than_seconds.map(|age| Millis(now.0.saturating_sub_unsigned(age * 1000)));
-        let until = aged.into_iter().chain(body.admitted_until).min().unwrap_or(now);
-        done.admitted_until = done.admitted_until.min(body.admitted_until.unwrap_or(now));
+        let until = body.limit(now);
+        done.admitted_until = done.admitted_until.min(until);
         let letters = meant(cluster, &body.filter, until).await?;
         done.matched += letters.len() as u64;
         if body.preview {
@@ -213,6 +215,9 @@ async fn change(
             done.items.extend(shown.map(|letter| DeadLetterView::of(cluster.name(), letter)));
             continue;
         }
+        // Before the first one: what a failure on the way leaves half done is in the log, too.
+        let why = body.why.as_deref().unwrap_or_default();
+        tracing::info!(by, ?action, why, filter = ?body.filter, cluster = %cluster.name(), "an operator changes dead letters");
         done.more |= letters.len() > MOST_CHANGED;
         for letter in letters.into_iter().take(MOST_CHANGED) {
             let changed = match action {

@@ -112,6 +112,15 @@ async fn what_can_not_be_meant_is_refused_and_only_the_token_changes() {
         ("jobs/cancel", json!({"filter": {"host": "a"}}), 422, "host"),
         ("jobs/cancel", json!({"filter": {"cluster": "none"}, "all": true}), 404, "none"),
         ("jobs/melt", json!({"all": true}), 400, "melt"),
+        // An empty variable in a script is not every job.
+        ("jobs/cancel", json!({"filter": {"jobs": ","}}), 422, "jobs: no id"),
+        ("jobs/cancel", json!({"filter": {"jobs": " "}, "all": true}), 422, "jobs: no id"),
+        ("jobs/requeue", json!({"filter": {"state": "", "server_id": "a"}}), 422, "state: no state"),
+        ("dead-letters/drop", json!({"filter": {"jobs": ","}}), 422, "jobs: no id"),
+        ("dead-letters/drop", json!({"filter": {"state": "ready"}}), 422, "state: dead letters"),
+        ("jobs/cancel", json!({"all": true, "why": "x".repeat(1025)}), 422, "why: longer"),
+        ("jobs/cancel", json!({"filter": {"jobs": "x,".repeat(5001)}}), 422, "at most 5000"),
+        ("jobs/cancel", json!({"filter": {"server_id": "a", "limit": 1}}), 422, "limit:"),
     ] {
         let problem = server.problem(post(path, body), status).await;
         assert!(problem["detail"].as_str().unwrap().contains(wanted), "{wanted} in {problem}");
@@ -120,6 +129,7 @@ async fn what_can_not_be_meant_is_refused_and_only_the_token_changes() {
     let page = server.bare(Method::POST, "/api/v1/jobs/cancel").header("cookie", cookie).json(&json!({"all": true}));
     server.problem(page, 401).await;
     assert_eq!(server.get("/api/v1/jobs").await["total"], 1);
+    assert_eq!(server.get(&format!("/api/v1/jobs?older_than_seconds={}", u64::MAX)).await["total"], 0);
 }
 
 #[tokio::test]
@@ -144,6 +154,23 @@ async fn jobs_are_moved_requeued_and_cancelled_by_id_and_filter() {
     let why = server.why(small.id).await;
     assert_eq!(why["state"], "cancelled");
     says(&why, "on the way into the catalog");
+}
+
+#[tokio::test]
+async fn an_age_is_counted_from_the_preview_not_from_the_change() {
+    let server = Server::start().await;
+    server.job("a", 1).await;
+    let started = server.queue.now_micros().await.unwrap() / 1000;
+    let body =
+        |until: Option<i64>| json!({"filter": {"older_than_seconds": 1}, "preview": true, "admitted_until": until});
+    let seen = server.change("jobs/hold", body(None)).await;
+    let until = seen["admitted_until"].as_i64().unwrap();
+    let now = server.queue.now_micros().await.unwrap() / 1000;
+    assert!((started as i64 - 1000..=now as i64 - 1000).contains(&until), "{until} {started} {now}");
+    let again = server.change("jobs/hold", body(Some(until))).await;
+    assert_eq!(again["admitted_until"], until);
+    let letters = server.change("dead-letters/drop", body(Some(until))).await;
+    assert_eq!(letters["admitted_until"], until);
 }
 
 #[tokio::test]

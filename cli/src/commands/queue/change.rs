@@ -71,12 +71,16 @@ impl Doing<'_> {
             let (action, what) = (self.action, self.what);
             return Err(Failure::usage(format!("{action} which {what}s? give ids, a filter such as --host, or --all")));
         }
+        // An empty variable in a script must not become every job.
+        if filter.jobs.iter().any(|id| id.trim().is_empty()) {
+            return Err(Failure::usage(format!("an empty id is no {}; leave it out, or name one", self.what)));
+        }
         let mut body = json!({"filter": filter.body(), "all": all, "why": why, "to": self.to, "preview": true});
         let seen = self.send(&body).await?;
         let plan: Changed = client::read(seen.clone())?;
         if *dry_run && self.context.json {
             show::json(&seen)?;
-            return Ok(Exit::Done);
+            return Ok(if plan.matched == 0 { Exit::FoundWrong } else { Exit::Done });
         }
         if plan.matched == 0 {
             return self.nothing(&seen, &plan);
