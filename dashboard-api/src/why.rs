@@ -316,7 +316,8 @@ fn node_cause(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[N
         return Some(format!("no node asks for {} now; {}", record.queue, causes.join("; ")));
     }
     if all(&["window", "paused", "level", "drains", "too_large"]) {
-        let most = standing.nodes.iter().map(|node| node.ceiling_bytes).max().unwrap_or(0);
+        let is_living = |node: &&NodeStanding| living.iter().any(|why| why.node_id == node.node_id);
+        let most = standing.nodes.iter().filter(is_living).map(|node| node.ceiling_bytes).max().unwrap_or(0);
         let (need, most) = (size(record.need_bytes), size(most));
         return Some(format!(
             "no disk could ever hold it: it needs {need}, and the largest without its reserve has {most}"
@@ -328,6 +329,10 @@ fn node_cause(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[N
             .iter()
             .filter(|node| nodes.iter().any(|why| why.node_id == node.node_id && why.code == "no_room"));
         let best = best.max_by_key(|node| node.room_bytes)?;
+        if record.need_bytes <= best.room_bytes {
+            let (need, free, node) = (record.need_inodes, best.room_inodes, &best.node_id);
+            return Some(format!("no node has room for it: it needs {need} inodes, and node {node} has {free}"));
+        }
         let (need, room) = (size(record.need_bytes), size(best.room_bytes));
         return Some(format!(
             "no node has room for it: it needs {need}, and the most, on node {}, is {room}",
