@@ -106,12 +106,12 @@ impl Carrier {
             Ok(fetched) => fetched,
             Err(failure) => (Fetched::default(), Some(failure)),
         };
-        Ok((Came { folder: Some(folder), fetched, size_bytes, broke: failure.is_some() }, failure))
+        Ok((Came { folder: Some(folder), fetched, size_bytes }, failure))
     }
 
     /// Moves each file that came into its job's folder and verifies it there; `None` for what did not come.
     async fn sort_out(&self, members: Vec<Member<'_>>, came: Came) -> Vec<Option<Result>> {
-        let Came { folder: Some(folder), fetched, size_bytes, broke } = came else {
+        let Came { folder: Some(folder), fetched, size_bytes } = came else {
             return members.iter().map(|_| None).collect();
         };
         let from = folder.backup();
@@ -125,7 +125,7 @@ impl Carrier {
                 content: content.clone(),
                 digest,
                 how: task.turn.verify,
-                may_be_partial: broke,
+                unproven: !fetched.whole,
                 incoming,
             });
             rest.push((task, content));
@@ -170,8 +170,6 @@ struct Came {
     folder: Option<Incoming>,
     fetched: Fetched,
     size_bytes: u64,
-    /// Its last file may be the beginning of one.
-    broke: bool,
 }
 
 /// One file of a session, on its way into its job's folder.
@@ -181,16 +179,15 @@ struct Waiting {
     content: Content,
     digest: Option<Xxh3>,
     how: longshore_core::report::Verified,
-    may_be_partial: bool,
+    /// The session did not end well: only an announced digest tells whether this file came whole.
+    unproven: bool,
     incoming: Incoming,
 }
 
 impl Waiting {
-    /// Moves and verifies it; `None` when it is not there, or is what a broken session left of it.
+    /// Moves and verifies it; `None` when it is not there, or is what a session that did not end well left of it.
     fn settle_in(self) -> (Incoming, Option<Result<verify::Found>>) {
-        if self.may_be_partial
-            && fs::symlink_metadata(&self.from).is_ok_and(|found| found.len() < self.content.size_bytes)
-        {
+        if self.unproven && self.content.xxh3_128.is_none() && self.content.blake3.is_none() {
             return (self.incoming, None);
         }
         let found = match self.move_in() {
@@ -198,7 +195,9 @@ impl Waiting {
                 step::reached("puller.moved");
                 let digests: HashMap<_, _> =
                     self.digest.map(|digest| (self.name.clone().into_bytes(), digest)).into_iter().collect();
-                Some(verify::verify(&self.incoming.backup(), &self.name, &self.content, &digests, self.how))
+                let found = verify::verify(&self.incoming.backup(), &self.name, &self.content, &digests, self.how);
+                let is_damage = found.as_ref().is_err_and(|failure| failure.class == Class::Corrupt);
+                (!(self.unproven && is_damage)).then_some(found)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => Some(Err(Failure::store("moving a file out of its batch", &error))),

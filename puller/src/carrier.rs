@@ -165,10 +165,11 @@ impl Carrier {
         }
     }
 
-    /// Nothing of the transfer of `job` is of use any more.
+    /// Nothing of the transfer of `job` is of use any more; unless another one works in its folder, which it is left to.
     pub async fn discard(&self, job: &Job) {
-        let incoming = match Incoming::open(&self.store, job.id).await {
-            Ok(incoming) => incoming,
+        let incoming = match Incoming::try_open(&self.store, job.id).await {
+            Ok(Some(incoming)) => incoming,
+            Ok(None) => return,
             Err(error) => {
                 tracing::warn!(job = %job.id, %error, "a transfer's folder could not be opened");
                 return;

@@ -134,7 +134,7 @@ impl Copier {
             fs::create_dir_all(&folder).await.map_err(|error| disk(&folder, &error))?;
         }
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Fetched { digests, received_bytes: copying.received_bytes, seconds, found_bytes })
+        Ok(Fetched { digests, received_bytes: copying.received_bytes, seconds, found_bytes, whole: true })
     }
 
     fn token(&self, job: JobId) -> String {

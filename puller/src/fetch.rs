@@ -52,6 +52,9 @@ pub struct Fetched {
     pub seconds: f64,
     /// Bytes that were here before it began.
     pub found_bytes: u64,
+    /// Whether rsync says that all went well. Otherwise even a file of full length may hold what was never sent: `--inplace` keeps
+    /// what could not be read on the host.
+    pub whole: bool,
 }
 
 /// One fetch: from where, what was announced, what its bytes have to pass, how far it is, and what ends it.
@@ -202,7 +205,8 @@ impl Fetcher {
         } else {
             run.digests.clear();
         }
-        if !succeeded(&run) {
+        let whole = succeeded(&run);
+        if !whole {
             // A digest is printed before it is known whether the file came whole.
             run.digests.clear();
         }
@@ -212,6 +216,7 @@ impl Fetcher {
             received_bytes: run.received_bytes,
             seconds: started.elapsed().as_secs_f64(),
             found_bytes,
+            whole,
         };
         Ok((fetched, failure))
     }

@@ -46,7 +46,27 @@ impl Incoming {
         Self::open_at(job, store.incoming(job)).await
     }
 
-    /// The same for the folder of a batch (see [`crate::batch`]).
+    /// The folder of `job`, when there is one and nothing works in it; nobody is ended.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub async fn try_open(store: &Store, job: JobId) -> io::Result<Option<Self>> {
+        let folder = store.incoming(job);
+        where_it_may_block(move || {
+            let lock = match File::open(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                opened => opened?,
+            };
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                locked => locked?,
+            }
+            Ok(is_same(&lock, &folder)?.then_some(Self { job, folder, lock }))
+        })
+        .await
+    }
+
+    /// As [`Incoming::open`], the folder of a batch (see [`crate::batch`]).
     ///
     /// # Errors
     /// As [`Incoming::open`].

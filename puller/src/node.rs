@@ -105,11 +105,17 @@ struct Totals {
 pub struct Shown {
     node: Arc<Node>,
     job: JobId,
+    progress: Arc<Progress>,
 }
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        locked(&self.node.running).remove(&self.job);
+        // The same job may have been claimed again meanwhile: what is shown and promised then is that transfer's.
+        let mut running = locked(&self.node.running);
+        if running.get(&self.job).is_some_and(|shown| Arc::ptr_eq(&shown.progress, &self.progress)) {
+            running.remove(&self.job);
+        }
+        drop(running);
         self.node.metrics.running.dec();
     }
 }
@@ -166,9 +172,9 @@ impl Node {
 
     /// Shows a transfer, and keeps room for its bytes.
     pub fn show(self: &Arc<Self>, job: JobId, key: InstanceKey, progress: Arc<Progress>) -> Shown {
-        locked(&self.running).insert(job, Running { key, progress });
+        locked(&self.running).insert(job, Running { key, progress: Arc::clone(&progress) });
         self.metrics.running.inc();
-        Shown { node: Arc::clone(self), job }
+        Shown { node: Arc::clone(self), job, progress }
     }
 
     /// Whether this process works on `job`.

@@ -6,6 +6,7 @@
 
 use std::{
     fs, io,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -20,7 +21,7 @@ use longshore_core::{
 use crate::{
     incoming::Incoming,
     node::Node,
-    store::{BATCH_PREFIX, INCOMING, Store},
+    store::{self, BATCH_PREFIX, INCOMING, Store},
 };
 
 /// Settles what was published and not known to be settled, and puts back the leases of the process before.
@@ -49,6 +50,13 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
             queue: report.job.queue.clone(),
             copy_of: (!report.copies.is_empty()).then(|| Box::new(report.clone())),
         };
+        // The kill may have come before the name was durable, and after the report nobody else has the backup.
+        let named = [Some(folder.clone()), folder.parent().map(Path::to_owned)];
+        let synced = tokio::task::spawn_blocking(move || named.iter().flatten().try_for_each(|path| store::sync(path)));
+        if let Err(error) = synced.await.map_err(io::Error::other).flatten() {
+            tracing::error!(%job, %error, "a published backup can't be made durable; left for the next start");
+            continue;
+        }
         match node.queue.settle(&lease, &report, node.end_of(&report)).await? {
             Settled::Done => {
                 tracing::info!(%job, "a backup published by the process before is settled");
@@ -85,8 +93,9 @@ pub async fn sweep(node: &Arc<Node>) {
         if !matches!(find(&node.store, job).await, Ok(None)) {
             continue;
         }
-        let removed = match Incoming::open(&node.store, job).await {
-            Ok(incoming) => incoming.remove(),
+        let removed = match Incoming::try_open(&node.store, job).await {
+            Ok(Some(incoming)) => incoming.remove(),
+            Ok(None) => continue,
             Err(error) => Err(error),
         };
         match removed {
