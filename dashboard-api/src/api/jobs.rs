@@ -94,6 +94,7 @@ impl JobQuery {
         Ok(JobFilter {
             jobs: self.named().into_iter().map(id).collect::<Result<_, _>>()?,
             queue: self.queue.clone(),
+            elsewhere_than: None,
             server_id: self.server_id.clone(),
             backup_type: self.backup_type.clone(),
             instance: self.instance.clone(),
@@ -173,17 +174,19 @@ pub struct JobList {
     pub items: Vec<JobView>,
 }
 
-/// What passes in one cluster, and the time by its clock.
+/// What passes in one cluster and is not in the level `elsewhere_than`, and the time by its clock.
 pub(super) async fn found(
     cluster: &Cluster,
     query: &JobQuery,
     states: &[JobState],
     until: Option<Millis>,
+    elsewhere_than: Option<&QueueName>,
     most: usize,
 ) -> Result<(FoundJobs, Millis), Problem> {
     let now = cluster.now().await?;
     let mut filter = query.filter(now, states.to_vec())?;
     filter.admitted_until = filter.admitted_until.into_iter().chain(until).min();
+    filter.elsewhere_than = elsewhere_than.cloned();
     Ok((cluster.find(&filter, most).await?, now))
 }
 
@@ -195,7 +198,7 @@ async fn list(State(app): State<App>, Query(query): Query<JobQuery>) -> Result<i
     let most = query.limit.unwrap_or(50).min(MOST_LISTED);
     let mut list = JobList::default();
     for cluster in app.clusters_named(query.cluster.as_deref())? {
-        let (found, now) = found(cluster, &query, &states, None, most).await?;
+        let (found, now) = found(cluster, &query, &states, None, None, most).await?;
         list.total += found.total;
         list.bytes = list.bytes.saturating_add(found.bytes);
         list.items.extend(found.jobs.iter().map(|job| JobView::of(cluster, job, now)));

@@ -141,6 +141,8 @@ async fn jobs_are_moved_requeued_and_cancelled_by_id_and_filter() {
     let () = redis::cmd("SADD").arg("longshore:queues").arg("level2").query_async(&mut client).await.unwrap();
     let moved = server.change("jobs/move", json!({"filter": {"larger_than_bytes": 1000}, "to": "level2"})).await;
     assert_eq!(moved["changed"], 1);
+    let again = server.change("jobs/move", json!({"filter": {"larger_than_bytes": 1000}, "to": "level2"})).await;
+    assert_eq!(again["matched"], 0, "what is there already is not found again for ever");
     assert_eq!(server.get("/api/v1/jobs?queue=level2").await["total"], 1);
     let lease = server.claim("5", 1 << 20).await.unwrap();
     assert_eq!(lease.job.id, small.id);

@@ -2,7 +2,8 @@
 --
 -- ARGV  1 cursor of the last call, '0' at first; '' to look at the named ids alone   2 about how many keys to look at
 --       3 queue   4 host   5 module   6 more than: bytes   7 admitted until: microseconds   8 states, as ',ready,held,'
---       9 how many texts, then the texts: each must be in the job's JSON; then the ids      ('' or no text: any)
+--       9 queue that they are not in   10 how many texts, then the texts: each must be in the job's JSON; then the ids
+--                                                                                           ('' or no text: any)
 -- Reply {cursor, row, ...}: a row {id, state, queue, host, size, admitted, attempts, revision, node, body}, the body only when
 --       texts were given; and {state} alone where all but the state fits. The cursor is '0' at the end.
 --
@@ -10,10 +11,10 @@
 
 local cursor, queue, host, module = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
 local more_than, until_micros, states = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-local texts = tonumber(ARGV[9])
+local elsewhere, texts = ARGV[9], tonumber(ARGV[10])
 
 local function body_fits(body)
-  for i = 10, 9 + texts do
+  for i = 11, 10 + texts do
     if not body or not body:find(ARGV[i], 1, true) then
       return false
     end
@@ -25,7 +26,7 @@ local found = {'0'}
 local function look(id)
   local job = call('HMGET', job_key(id), 'state', 'queue', 'host', 'size', 'admitted', 'attempts', 'revision', 'node',
     'module')
-  local fits = job[1] and (queue == '' or job[2] == queue) and (host == '' or job[3] == host)
+  local fits = job[1] and (queue == '' or job[2] == queue) and job[2] ~= elsewhere and (host == '' or job[3] == host)
     and (module == '' or job[9] == module) and (more_than == 0 or tonumber(job[4]) > more_than)
     and (until_micros == 0 or tonumber(job[5]) <= until_micros)
   if not fits then
@@ -43,7 +44,7 @@ local function look(id)
 end
 
 if cursor == '' then
-  for i = 10 + texts, #ARGV do
+  for i = 11 + texts, #ARGV do
     look(ARGV[i])
   end
   return found
