@@ -35,6 +35,9 @@ use crate::{
 
 /// First and longest wait before Redis is asked again.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Transfers of a job beyond the configured ones that may end with the puller's own end. A kill says little of a job, and less of
+/// all those that were in one batch; but a job that kills its puller each time must come to an end.
+const MOST_KILLED: u32 = 10;
 /// A retry's wait is doubled at most so often.
 const MOST_DOUBLINGS: u32 = 6;
 /// How long a drain waits for Redis to take a job back.
@@ -249,7 +252,7 @@ impl<'a> Worker<'a> {
         if stop.is_cancelled() {
             return Err(Failure::ended());
         }
-        if turn.attempts > self.node.settings.retry {
+        if turn.attempts > self.node.settings.retry.saturating_add(MOST_KILLED) {
             let text = "its earlier transfers never came to an end: the puller was killed each time";
             return Err(Failure { reason: Reason::new(ReasonCode::TransferFailed, text), class: Class::GiveUp });
         }
