@@ -107,7 +107,7 @@ impl Queue {
         for (id, expires) in expiries {
             let mut command = redis::cmd("HMGET");
             command.arg(key(&format!("job:{id}")));
-            command.arg(&["node", "queue", "host", "size", "revision", "attempts", "claimed", "state"]);
+            command.arg(&["node", "queue", "host", "size", "revision", "attempts", "state"]);
             let fields: Vec<Option<String>> = self.query(&command).await?;
             leases.extend(held(&id, expires, &fields));
         }
@@ -118,7 +118,7 @@ impl Queue {
 /// `None` when the lease ended between the two looks.
 fn held(id: &str, expires: u64, fields: &[Option<String>]) -> Option<HeldLease> {
     let field = |at: usize| fields.get(at)?.as_deref();
-    if field(7) != Some("leased") {
+    if field(6) != Some("leased") {
         return None;
     }
     Some(HeldLease {
@@ -129,7 +129,7 @@ fn held(id: &str, expires: u64, fields: &[Option<String>]) -> Option<HeldLease> 
         node_id: field(0)?.parse().ok()?,
         revision: field(4)?.parse().ok()?,
         attempts: field(5)?.parse().ok()?,
-        claimed_at: millis(field(6)?.parse().ok()?),
+        claimed_at: millis(field(4)?.parse().ok()?),
         expires_at: millis(expires),
     })
 }

@@ -7,19 +7,23 @@ use redis::Script;
 /// Before every key but the inboxes.
 pub(super) const PREFIX: &str = "longshore:";
 
+const KEYS: &str = include_str!("lua/keys.lua");
 const INDEX: &str = include_str!("lua/index.lua");
 const HOST: &str = include_str!("lua/host.lua");
+const ASIDE: &str = include_str!("lua/aside.lua");
 const LEASE: &str = include_str!("lua/lease.lua");
 const ENDING: &str = include_str!("lua/ending.lua");
 const PLACE: &str = include_str!("lua/place.lua");
 /// What operators do with jobs that wait.
 const WAITING: &str = include_str!("lua/waiting.lua");
-/// A claim is too long for one file: its parts, in the order in which they build on each other.
+/// A claim is too long for one file: its parts, in the order in which they build on each other. The usual case answers before
+/// the functions of the rarer ones are made.
 const ASK: &str = include_str!("lua/claim/ask.lua");
+const TAKE: &str = include_str!("lua/claim/take.lua");
+const USUAL: &str = include_str!("lua/claim/usual.lua");
 const SHARE: &str = include_str!("lua/claim/share.lua");
 const CHOOSE: &str = include_str!("lua/claim/choose.lua");
 const OVERDUE: &str = include_str!("lua/claim/overdue.lua");
-const TAKE: &str = include_str!("lua/claim/take.lua");
 
 fn compose(parts: &[&str]) -> Script {
     // Each part is a function within the one before: what a closure takes from further out is at hand there, while names of
@@ -36,32 +40,32 @@ macro_rules! scripts {
 }
 
 scripts! {
-    OFFER = "offer.lua" after [INDEX, ENDING];
-    REPORT = "report.lua" after [INDEX, ENDING];
-    PEEK = "peek.lua" after [INDEX];
-    ADMIT = "admit.lua" after [INDEX, PLACE, ENDING];
-    CLAIM = "claim.lua" after [INDEX, HOST, ASK, SHARE, CHOOSE, OVERDUE, TAKE];
-    RENEW = "renew.lua" after [INDEX, HOST, LEASE];
-    SETTLE = "settle.lua" after [INDEX, HOST, LEASE, ENDING];
-    RETRY = "retry.lua" after [INDEX, HOST, LEASE];
-    RELEASE = "release.lua" after [INDEX, HOST, LEASE];
-    REAP = "reap.lua" after [INDEX, HOST, LEASE];
-    HOST_FAILED = "host_failed.lua" after [INDEX, HOST, LEASE];
-    WINDOW = "window.lua" after [INDEX, HOST];
-    LIMIT_HOST = "limit_host.lua" after [INDEX, HOST];
-    POLICY = "policy.lua" after [INDEX];
-    BEAT = "beat.lua" after [INDEX];
-    BUDGET = "budget.lua" after [INDEX];
-    DEPTHS = "depths.lua" after [INDEX];
-    HOLD = "hold.lua" after [INDEX, WAITING];
-    LET_GO = "let_go.lua" after [INDEX, WAITING];
-    MOVE = "move.lua" after [INDEX, PLACE, WAITING];
-    REQUEUE = "requeue.lua" after [INDEX, HOST, LEASE, WAITING];
-    CANCEL = "cancel.lua" after [INDEX, HOST, LEASE, ENDING, WAITING];
-    DROP = "drop.lua" after [INDEX];
-    PUSH_AGAIN = "push_again.lua" after [INDEX, ENDING];
-    BROWSE = "browse.lua" after [INDEX];
-    RESTING = "resting.lua" after [INDEX];
-    WHY = "why.lua" after [INDEX, ENDING];
-    RELEVEL = "relevel.lua" after [INDEX, PLACE];
+    OFFER = "offer.lua" after [KEYS, ENDING];
+    REPORT = "report.lua" after [KEYS, ENDING];
+    PEEK = "peek.lua" after [KEYS];
+    ADMIT = "admit.lua" after [KEYS, INDEX, PLACE, ENDING];
+    CLAIM = "claim.lua" after [KEYS, HOST, ASK, TAKE, USUAL, INDEX, ASIDE, SHARE, CHOOSE, OVERDUE];
+    RENEW = "renew.lua" after [KEYS, INDEX, ASIDE, LEASE];
+    SETTLE = "settle.lua" after [KEYS, INDEX, HOST, ASIDE, LEASE, ENDING];
+    RETRY = "retry.lua" after [KEYS, INDEX, ASIDE, LEASE];
+    RELEASE = "release.lua" after [KEYS, INDEX, ASIDE, LEASE];
+    REAP = "reap.lua" after [KEYS, INDEX, ASIDE, LEASE];
+    HOST_FAILED = "host_failed.lua" after [KEYS, INDEX, HOST, ASIDE, LEASE];
+    WINDOW = "window.lua" after [KEYS, INDEX, ASIDE];
+    LIMIT_HOST = "limit_host.lua" after [KEYS, INDEX, ASIDE];
+    POLICY = "policy.lua" after [KEYS];
+    BEAT = "beat.lua" after [KEYS];
+    BUDGET = "budget.lua" after [KEYS];
+    DEPTHS = "depths.lua" after [KEYS];
+    HOLD = "hold.lua" after [KEYS, INDEX, WAITING];
+    LET_GO = "let_go.lua" after [KEYS, INDEX, WAITING];
+    MOVE = "move.lua" after [KEYS, INDEX, PLACE, WAITING];
+    REQUEUE = "requeue.lua" after [KEYS, INDEX, ASIDE, LEASE, WAITING];
+    CANCEL = "cancel.lua" after [KEYS, INDEX, ASIDE, LEASE, ENDING, WAITING];
+    DROP = "drop.lua" after [KEYS];
+    PUSH_AGAIN = "push_again.lua" after [KEYS, ENDING];
+    BROWSE = "browse.lua" after [KEYS];
+    RESTING = "resting.lua" after [KEYS];
+    WHY = "why.lua" after [KEYS, INDEX, ENDING];
+    RELEVEL = "relevel.lua" after [KEYS, INDEX, PLACE];
 }

@@ -190,7 +190,7 @@ fn record(job: &Fields, timer: &str, expires: &str, before: &str) -> Option<JobR
         reason: reason(job),
         retry_at: timer.parse().ok().map(millis),
         node_id: number(job, "node"),
-        claimed_at: moment(job, "claimed"),
+        claimed_at: moment(job, "revision"),
         expires_at: expires.parse().ok().map(millis),
         held: moment(job, "held_at").map(|at| (at, text(job, "held_by"), text(job, "held_why"))),
     })

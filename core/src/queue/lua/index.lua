@@ -1,4 +1,4 @@
--- Prepended to every script: the keys, the clock, and the ready index. `P` (the prefix) is set by the caller.
+-- Prepended, after keys.lua, to every script that moves jobs: the ready index.
 --
 -- A ready job is one member, `ID:BYTES:INODES` (what it needs of a disk), of its LANE: the sorted set of one queue, size class
 -- and source (`HOST/MODULE`), by the job's PLACE: its admission, or its deadline where its level is ordered so. HEADS of a queue
@@ -6,41 +6,12 @@
 -- by its first head. So the first job of a queue is found by three look-ups, however many wait, and a class is passed over by
 -- one. DUE of a queue holds every ready job by the time at which it is lifted.
 --
--- A source whose host may not be asked now is put ASIDE out of the heads where it stood first (host.lua), and put back later.
+-- A source whose host may not be asked now is put ASIDE out of the heads where it stood first (aside.lua), and put back later.
 -- Class n has the needs from 2^n up to 2^(n+1) bytes; all below 2 MiB are class 20, since telling them apart saves no room and
 -- one lane can be fetched as a batch. Names have no '/', so it parts them within a key.
 --
 -- For other transitions: `placed` reads where a job stands, `add_ready` and `remove_ready` move it in and out of the index. Its
 -- `state` in the record is theirs to write. Only `claim.lua` gives leases, only `end_lease` (lease.lua) ends them.
-
-local call = redis.call
-
--- Redis prints 14 digits of a Lua number, a time in microseconds has 16: numbers become text here, never by themselves.
-local function digits(number)
-  return string.format('%.0f', number)
-end
-
-local function now_micros()
-  local time = call('TIME')
-  return time[1] * 1000000 + time[2]
-end
-
-local function job_key(id) return P .. 'job:' .. id end
-local function body_key(id) return P .. 'body:' .. id end
-local function depth_key(queue) return P .. 'depth:' .. queue end
-local function due_key(queue) return P .. 'due:' .. queue end
-local function classes_key(queue) return P .. 'classes:' .. queue end
-local function heads_key(queue, class) return P .. 'heads:' .. queue .. '/' .. class end
-local function lane_key(queue, class, source) return P .. 'lane:' .. queue .. '/' .. class .. '/' .. source end
-local function host_key(host) return P .. 'host:' .. host end
-local function aside_key(host) return P .. 'aside:' .. host end
-local function node_key(node) return P .. 'node:' .. node end
-local LEASES, TIMERS, DEAD = P .. 'leases', P .. 'timers', P .. 'dead'
-
--- Bytes that wait. A size beyond all reason must not stop a transition, so an overflow here is let go.
-local function count_bytes(queue, sign, size)
-  redis.pcall('HINCRBY', depth_key(queue), 'bytes', sign .. size)
-end
 
 -- Where a job stands, from its record; nil when there is none. `need` is `BYTES:INODES`.
 local function placed(id)

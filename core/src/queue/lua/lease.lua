@@ -1,4 +1,4 @@
--- Prepended to every script that ends or checks a lease, after index.lua and host.lua.
+-- Prepended to every script that ends or checks a lease, after index.lua and aside.lua.
 --
 -- A leased job is in LEASES (by its expiry), and its claim counts among its host's active transfers.
 -- Its `revision` is the fence: it changes with each claim, so only the latest holder's is right. `node` stays in the record

@@ -1,4 +1,4 @@
--- Prepended, after index.lua, to the scripts that give jobs their place: admit.lua and relevel.lua.
+-- Prepended, after keys.lua, to the scripts that give jobs their place: admit.lua and relevel.lua.
 
 -- Where a job stands in its level, and when it is lifted, in microseconds as text.
 --

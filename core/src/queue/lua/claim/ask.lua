@@ -7,6 +7,7 @@ local levels = (#ARGV - 14) / 2
 local now = now_micros()
 local now_text = digits(now)
 
+local PACE = P .. 'pace'
 local me = call('HMGET', node_key(node), 'request', 'jobs', 'asked', 'pace', 'largest', 'turn', 'reserved', 'reserved_until',
   'weight', 'levels', 'ceiling', 'said')
 local pace, largest, turn = tonumber(me[4] or 0), tonumber(me[5] or 0), tonumber(me[6] or 0)
@@ -42,8 +43,27 @@ local function nothing(said, yields_to)
   return {said}
 end
 
-local function answer(reply, id, job, expires)
+local function answer(reply, id, revision, attempts, expires, admitted, queue)
   local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = id, call('GET', body_key(id)) or '', job[1], job[2]
-  reply[n + 5], reply[n + 6], reply[n + 7] = expires, job[3], job[4]
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = id, call('GET', body_key(id)) or '', revision, attempts
+  reply[n + 5], reply[n + 6], reply[n + 7] = expires, admitted, queue
+end
+
+-- The same request again: the leases that it was given, as far as they have not ended.
+if me[1] == request then
+  local reply, expires = {'jobs'}, digits(now + tonumber(ARGV[8]))
+  for id in me[2]:gmatch('%S+') do
+    local job = call('HMGET', job_key(id), 'revision', 'attempts', 'admitted', 'queue', 'state', 'node', 'request')
+    if job[5] == 'leased' and job[6] == node and job[7] == request then
+      call('ZADD', LEASES, 'XX', expires, id)
+      answer(reply, id, job[1], job[2], expires, job[3], job[4])
+    end
+  end
+  if reply[2] then
+    return reply
+  end
+end
+if weight == 0 then
+  call('ZREM', PACE, node)
+  return nothing('yields')
 end

@@ -6,30 +6,27 @@ local MOST_ASIDE = 24
 -- looked at, and of each so many jobs. What fits is found sooner or later, whatever stands before it.
 local BOUNDARY_SOURCES, BOUNDARY_JOBS = 5, 12
 
-local function first_that_fits(members)
-  for _, member in ipairs(members) do
-    local bytes, files = needs(member, 38)
-    if bytes <= room and files <= inodes then
-      return member, bytes, files
-    end
-  end
-end
-
 local aside = 0
--- The host's state, when one of its modules may be asked; otherwise it is put aside.
+-- A source whose host may be asked now; otherwise it is put aside.
 local function asked_now(level, class, source)
-  local host, module = source:match('^([^/]*)/(.*)$')
-  local state = host_state(host, module)
-  local free = blocked(state, now, level.urgent, transfers)
+  local chosen, free = source_at(level, class, source)
   if not free then
-    return {level = level, class = class, source = source, host = host, module = module, state = state}
+    return chosen
   end
-  put_aside(level.queue, class, source, host, free)
+  put_aside(level.queue, class, source, chosen.host, free)
   aside = aside + 1
 end
 
 -- Looks through a class where some fit and some don't: what to take there, if anything, and whether sources were put aside.
 local function choose_at_boundary(level, class)
+  local function first_that_fits(members)
+    for _, member in ipairs(members) do
+      local bytes, files = needs(member, 38)
+      if bytes <= room and files <= inodes then
+        return member, bytes, files
+      end
+    end
+  end
   local heads = heads_key(level.queue, class)
   local sources = call('ZRANGE', heads, 0, BOUNDARY_SOURCES - 1)
   if #sources == BOUNDARY_SOURCES then
@@ -62,8 +59,8 @@ local function choose_at_boundary(level, class)
   return best, met_busy
 end
 
--- What to take from a level: class, source, member, what that needs, and the beginning of its lane where it stands first; or nil, and whether sources were put aside. Only from classes above
--- `above`.
+-- What to take from a level: class, source, member, what that needs, and the beginning of its lane where it stands first; or nil,
+-- and whether sources were put aside. Only from classes above `above`.
 local function choose(level, above)
   local met_busy, seen, at_boundary = false, {}, nil
   local room_class, last = class_of(room), 0
@@ -82,17 +79,14 @@ local function choose(level, above)
           look_again = true
           break
         end
-        local lane = call('ZRANGE', lane_key(level.queue, class, head[1]), 0, batch_jobs, 'WITHSCORES')
-        if not lane[1] then
+        local fits = first_fits(chosen, head[4])
+        if fits then
+          return chosen
+        elseif fits == nil then
           -- Someone emptied the lane by hand.
           refresh_lane(level.queue, class, head[1], nil)
           aside, look_again = aside + 1, true
           break
-        end
-        local bytes, files = needs(lane[1], 38)
-        if bytes <= room and files <= inodes then
-          chosen.member, chosen.bytes, chosen.files, chosen.lane, chosen.next_head = lane[1], bytes, files, lane, head[4]
-          return chosen
         end
         -- The room's own class, or a folder of many files.
         seen[class] = true

@@ -9,54 +9,62 @@ local RESERVATION, LONGEST_PAUSE = 600000000, 86400000000
 
 -- A job that was found by its record, as `choose` would have found it; or nil, and until when its host is blocked.
 local function chosen_by_record(level, job, bytes, files)
-  local state = host_state(job.host, job.module)
-  local free = blocked(state, now, level.urgent, transfers)
+  local chosen, free = source_at(level, job.class, job.host .. '/' .. job.module)
   if free then
     return nil, free
   end
-  local source = job.host .. '/' .. job.module
-  return {
-    level = level, class = job.class, source = source, host = job.host, module = job.module, state = state,
-    member = job.id .. ':' .. job.need, bytes = bytes, files = files,
-  }
+  chosen.member, chosen.bytes, chosen.files = job.id .. ':' .. job.need, bytes, files
+  return chosen
 end
 
--- An overdue job that fits nowhere is offered new room first: the room of the node that has most, of those that could ever hold
--- it, is kept for it for a while, then everyone is left in peace for a while.
-local function reserve(level, job, bytes, files)
-  local tries = call('HMGET', job_key(job.id), 'reserve_after', 'reserve_tries')
-  if tonumber(tries[1] or 0) > now then
-    return
+-- Takes what was chosen by its record, and may stand anywhere in its lane, or, with a lane, what `choose` found.
+local function take_found(chosen)
+  if chosen.lane then
+    return take(chosen)
   end
-  local best, most
-  for _, name in ipairs(call('ZRANGE', PACE, 0, -1)) do
-    local other = call('HMGET', node_key(name), 'asked', 'ceiling', 'room', 'levels', 'reserved_until', 'inodes')
-    if name == node then
-      other = {now, ARGV[5], ARGV[3], ARGV[13], me[8], ARGV[4]}
-    end
-    if tonumber(other[1] or 0) > now - GONE and tonumber(other[2]) >= bytes
-      and other[4]:find('/' .. level.queue .. '/', 1, true) then
-      if tonumber(other[3]) >= bytes and tonumber(other[6]) >= files then
-        -- It fits there now, and is taken when that node's slot is free.
-        return
-      end
-      if tonumber(other[5] or 0) <= now and (not best or tonumber(other[3]) > most) then
-        best, most = name, tonumber(other[3])
-      end
-    end
-  end
-  local number = tonumber(tries[2] or 0)
-  local ends = best and now + RESERVATION or now
-  call('HSET', job_key(job.id), 'reserve_tries', number + 1, 'reserve_after',
-    digits(ends + math.min(RESERVATION * 2 ^ math.min(number, 20), LONGEST_PAUSE)))
-  if best then
-    call('HSET', job_key(job.id), 'reserved', best, 'reserved_until', digits(ends))
-    call('HSET', node_key(best), 'reserved', job.id, 'reserved_until', digits(ends))
-  end
+  local queue, class, source = chosen.level.queue, chosen.class, chosen.source
+  local lane = lane_key(queue, class, source)
+  call('ZREM', lane, chosen.member)
+  refresh_lane(queue, class, source, call('ZRANGE', lane, 0, 0, 'WITHSCORES')[2])
+  return give(chosen, {chosen.member}, chosen.bytes, chosen.files)
 end
 
 -- A job of this level past its time, if one can be taken here.
 local function choose_overdue(level)
+  -- An overdue job that fits nowhere is offered new room first: the room of the node that has most, of those that could ever hold
+  -- it, is kept for it for a while, then everyone is left in peace for a while.
+  local function reserve(job, bytes, files)
+    local tries = call('HMGET', job_key(job.id), 'reserve_after', 'reserve_tries')
+    if tonumber(tries[1] or 0) > now then
+      return
+    end
+    local best, most
+    for _, name in ipairs(call('ZRANGE', PACE, 0, -1)) do
+      local other = call('HMGET', node_key(name), 'asked', 'ceiling', 'room', 'levels', 'reserved_until', 'inodes')
+      if name == node then
+        other = {now, ARGV[5], ARGV[3], ARGV[13], me[8], ARGV[4]}
+      end
+      if tonumber(other[1] or 0) > now - GONE and tonumber(other[2]) >= bytes
+        and other[4]:find('/' .. level.queue .. '/', 1, true) then
+        if tonumber(other[3]) >= bytes and tonumber(other[6]) >= files then
+          -- It fits there now, and is taken when that node's slot is free.
+          return
+        end
+        if tonumber(other[5] or 0) <= now and (not best or tonumber(other[3]) > most) then
+          best, most = name, tonumber(other[3])
+        end
+      end
+    end
+    local number = tonumber(tries[2] or 0)
+    local ends = best and now + RESERVATION or now
+    call('HSET', job_key(job.id), 'reserve_tries', number + 1, 'reserve_after',
+      digits(ends + math.min(RESERVATION * 2 ^ math.min(number, 20), LONGEST_PAUSE)))
+    if best then
+      call('HSET', job_key(job.id), 'reserved', best, 'reserved_until', digits(ends))
+      call('HSET', node_key(best), 'reserved', job.id, 'reserved_until', digits(ends))
+    end
+  end
+
   local queue, some_unfit = level.queue, false
   for _, id in ipairs(call('ZRANGEBYSCORE', due_key(queue), '-inf', now_text, 'LIMIT', 0, MOST_OVERDUE)) do
     local job = placed(id)
@@ -70,7 +78,7 @@ local function choose_overdue(level)
         call('ZREM', due_key(queue), id)
       elseif bytes > room or files > inodes then
         some_unfit = true
-        reserve(level, job, bytes, files)
+        reserve(job, bytes, files)
       else
         local chosen, free = chosen_by_record(level, job, bytes, files)
         if free then

@@ -1,14 +1,7 @@
 -- Part of claim.lua: weights. A node's pace is the bytes it was given / its weight; those with a lower one are behind it.
 
-local PACE = P .. 'pace'
--- A node may be ahead of another by so many of the largest jobs it was given lately, and forgets a large one by so much with
--- each further one: less would cost more yielding than it gains in evenness.
-local AHEAD_JOBS, FORGOTTEN = 2, 1 / 64
--- Who asked within this waits for a job now; who did not ask for the second is taken up at the others' pace when it comes
--- back; who did not for the third is none of the others.
-local ASKING, BACK, GONE = 1000000, 2000000, 60000000
--- Nodes behind that are looked at.
-local MOST_BEHIND = 8
+-- Who asked within this waits for a job now; who did not ask for the second is none of the others.
+local ASKING, GONE = 1000000, 60000000
 -- A node that was away, or drained, or is new, starts at the lowest pace of those who are there: it is owed nothing for that
 -- time; nor is one that found nothing to fit, and its pace is nobody's measure. One whose weight has changed keeps its lead over them in bytes.
 local function take_up(away, old_weight)
@@ -24,35 +17,61 @@ local function take_up(away, old_weight)
   call('ZADD', PACE, exact(pace), node)
 end
 
--- Nodes behind this one's share that wait for a job now: their levels and their room.
-local function behind()
-  local found = {}
-  local line = pace - AHEAD_JOBS * largest / weight
-  if line <= 0 then
-    return found
-  end
-  for _, name in ipairs(call('ZRANGEBYSCORE', PACE, '-inf', '(' .. exact(line), 'LIMIT', 0, MOST_BEHIND)) do
+if away or old_weight ~= weight then
+  take_up(away or old_weight == 0, old_weight)
+end
+
+-- Nodes behind this one's share that wait for a job now. Each is looked up when it comes to it: mostly the first one wants what
+-- there is.
+local names, looked_up, waiting = behind(), 0, {}
+local function nth_waiting(n)
+  while not waiting[n] and names[looked_up + 1] do
+    looked_up = looked_up + 1
+    local name = names[looked_up]
     local other = call('HMGET', node_key(name), 'asking', 'asked', 'levels', 'room', 'inodes')
     if tonumber(other[2] or 0) < now - GONE then
       call('ZREM', PACE, name)
     elseif tonumber(other[1]) > now - ASKING and name ~= node then
-      found[#found + 1] = {name = name, levels = other[3], room = tonumber(other[4]), inodes = tonumber(other[5])}
+      waiting[#waiting + 1] = {name = name, levels = other[3], room = tonumber(other[4]), inodes = tonumber(other[5])}
     end
   end
-  return found
+  return waiting[n]
 end
 
-local waiting
--- Who is behind and could take this job; and the largest room of all behind in that level.
+-- Who is behind and could take this job.
 local function wanted_by(queue, bytes, files)
-  local by, largest = nil, 0
-  for _, other in ipairs(waiting) do
-    if other.levels:find('/' .. queue .. '/', 1, true) then
-      largest = math.max(largest, other.room)
-      if bytes <= other.room and files <= other.inodes then
-        by = other.name
-      end
+  local n, other = 1, nth_waiting(1)
+  while other do
+    if other.levels:find('/' .. queue .. '/', 1, true) and bytes <= other.room and files <= other.inodes then
+      return other.name
     end
+    n = n + 1
+    other = nth_waiting(n)
   end
-  return by, largest
+end
+
+-- Who is behind and takes whatever this node could of a level, so that its jobs need no look: all in a class take less than twice
+-- its bytes, and each file at least a block of 4 KiB for its two inodes.
+local function all_wanted_by(queue)
+  if not nth_waiting(1) then
+    return nil
+  end
+  local bytes = 0
+  for _, class in ipairs(call('ZRANGE', classes_key(queue), 0, -1)) do
+    bytes = math.max(bytes, 2 ^ (class + 1))
+  end
+  return wanted_by(queue, math.min(room, bytes), math.min(inodes, bytes / 1024))
+end
+
+-- The largest room of all who are behind and ask for a level.
+local function largest_room(queue)
+  local most, n, other = 0, 1, nth_waiting(1)
+  while other do
+    if other.levels:find('/' .. queue .. '/', 1, true) then
+      most = math.max(most, other.room)
+    end
+    n = n + 1
+    other = nth_waiting(n)
+  end
+  return most
 end

@@ -1,15 +1,12 @@
 -- Part of claim.lua: what was chosen becomes leases.
 
--- The jobs to give with the chosen one, itself included: more of its lane, if it stands first there, as far as a batch may go.
--- They leave the lane. Also what they need in all.
+-- A node forgets the largest job that it was given by so much with each further one.
+local FORGOTTEN = 1 / 64
+
+-- The jobs to give with the chosen one, itself included: more of its lane, as far as a batch may go. They leave the lane. Also
+-- what they need in all.
 local function pick(chosen)
   local queue, class, source, lane = chosen.level.queue, chosen.class, chosen.source, chosen.lane
-  local key = lane_key(queue, class, source)
-  if not lane then
-    call('ZREM', key, chosen.member)
-    refresh_lane(queue, class, source, call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
-    return {chosen.member}, chosen.bytes, chosen.files
-  end
   local picked, bytes, files, batch_bytes = {chosen.member}, chosen.bytes, chosen.files, tonumber(ARGV[12])
   local left
   for i = 3, #lane, 2 do
@@ -22,7 +19,7 @@ local function pick(chosen)
       left = left or lane[i + 1]
     end
   end
-  call('ZREM', key, unpack(picked))
+  call('ZREM', lane_key(queue, class, source), unpack(picked))
   -- As `refresh_lane` would do, but the class's next head is known.
   local first = chosen.next_head
   if left then
@@ -39,26 +36,28 @@ local function pick(chosen)
   return picked, bytes, files
 end
 
-local function take(chosen)
+-- Makes leases of what was chosen and picked, and the answer.
+local function give(chosen, picked, bytes, files)
   local queue = chosen.level.queue
-  local picked, bytes, files = pick(chosen)
   local reply, ids, waited = {'jobs'}, {}, '0'
   local expires = digits(now + tonumber(ARGV[8]))
   for i, member in ipairs(picked) do
     local id = member:sub(1, 36)
     ids[i] = id
-    local job = call('HMGET', job_key(id), 'revision', 'attempts', 'admitted', 'queue', 'size')
+    local job = call('HMGET', job_key(id), 'revision', 'attempts', 'admitted', 'size', 'batch')
+    local last, attempts = tonumber(job[1]), tonumber(job[2])
     -- Without a whole record, someone changed it by hand; its place in the index is gone now too.
-    if job[1] and job[2] and job[3] and job[5] then
-      local last = tonumber(job[1])
-      job[1] = last < now and now_text or digits(last + 1)
-      job[2] = tostring(tonumber(job[2]) + 1)
-      call('HSET', job_key(id), 'state', 'leased', 'node', node, 'revision', job[1], 'request', request,
-        'attempts', job[2], 'claimed', now_text, 'batch', 1)
+    if last and attempts and tonumber(job[3]) and tonumber(job[4]) then
+      local revision = last < now and now_text or digits(last + 1)
+      call('HSET', job_key(id), 'state', 'leased', 'node', node, 'revision', revision, 'request', request,
+        'attempts', attempts + 1)
+      if job[5] then
+        call('HDEL', job_key(id), 'batch')
+      end
       call('ZADD', LEASES, expires, id)
-      answer(reply, id, job, expires)
+      answer(reply, id, revision, tostring(attempts + 1), expires, job[3], queue)
       -- Of one job as it is written: sizes beyond what a number holds are possible.
-      waited = #picked == 1 and job[5] or waited + tonumber(job[5])
+      waited = #picked == 1 and job[4] or waited + job[4]
     end
   end
   call('ZREM', due_key(queue), unpack(ids))
@@ -91,4 +90,9 @@ local function take(chosen)
     'inodes', digits(math.max(tonumber(ARGV[4]) - files, 0)), 'largest', digits(largest), 'request', request,
     'jobs', table.concat(ids, ' '))
   return reply
+end
+
+-- What stands first in its lane, with more of that lane.
+local function take(chosen)
+  return give(chosen, pick(chosen))
 end
