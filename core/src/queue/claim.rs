@@ -17,6 +17,8 @@ use crate::{
 const MOST_ROUNDS: usize = 64;
 /// A job whose record can't be read is looked at again after this, by a node of another version perhaps.
 const DAMAGED_RETRY: Duration = Duration::from_secs(600);
+/// After so many of these, two hours at least, it is kept for a person.
+const DAMAGED_TRIES: u32 = 12;
 /// Sizes below 2 MiB are one class: telling them apart saves no room, and one lane can be fetched as a batch.
 const SMALLEST_CLASS: u32 = 20;
 /// A script that takes more jobs at once would hold up everyone else.
@@ -98,7 +100,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`LinkError`]; when it is transient, ask again with the same request id. A job whose record is damaged is put back for a
-    /// while, and the error names it, unless others came with it.
+    /// while, at last among the dead letters, and the error names it, unless others came with it.
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Claimed, LinkError> {
         let mut call = script::CLAIM.prepare_invoke();
         call.arg(request.node_id.as_str()).arg(request.request_id.to_string());
@@ -130,7 +132,7 @@ impl Queue {
         Ok(Claimed::Nothing(Idle::HostsBusy))
     }
 
-    /// The leases of an answer. What can't be read is put off; an error only if nothing else came.
+    /// The leases of an answer. What can't be read is put off, at last buried; an error only if nothing else came.
     async fn leases_of(&self, node_id: &NodeId, answer: &[String]) -> Result<Vec<Lease>, LinkError> {
         let mut leases = Vec::with_capacity(answer.len() / ANSWER_FIELDS);
         let mut damaged = None;
@@ -138,7 +140,7 @@ impl Queue {
             match self.lease(node_id, job).await? {
                 Ok(lease) => leases.push(lease),
                 Err(error) => {
-                    tracing::error!(%error, "a record that can't be read is put off");
+                    tracing::error!(%error, "a record that can't be read is put off, or kept for a person");
                     damaged = Some(error);
                 }
             }
@@ -171,7 +173,11 @@ impl Queue {
         };
         let text = text.chars().take(MAX_REASON_BYTES / 4).collect::<String>();
         let reason = Reason::new(ReasonCode::Malformed, text.clone());
-        self.put_off(id, node_id, revision, DAMAGED_RETRY, &reason).await?;
+        if attempts.parse().is_ok_and(|tries: u32| tries >= DAMAGED_TRIES) {
+            self.bury(id, node_id, revision, &reason).await?;
+        } else {
+            self.put_off(id, node_id, revision, DAMAGED_RETRY, &reason).await?;
+        }
         Ok(Err(self.damaged(format!("job {id}"), text)))
     }
 }

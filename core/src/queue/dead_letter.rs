@@ -83,7 +83,7 @@ impl Queue {
         let remains = match id.strip_prefix("job:") {
             Some(job) => {
                 let body: Option<Vec<u8>> = self.query(redis::cmd("GET").arg(key(&format!("body:{job}")))).await?;
-                let Some(body) = body else { return Ok(None) };
+                let body = body.unwrap_or_default();
                 match serde_json::from_slice(&body) {
                     Ok(job) => {
                         let attempts = attempts.as_ref().and_then(|text| text.parse().ok()).unwrap_or(0);

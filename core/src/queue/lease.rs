@@ -178,4 +178,17 @@ impl Queue {
         call.arg(reason.code.as_str()).arg(&reason.text);
         self.run(&call).await.map(Held::from_answer)
     }
+
+    /// Keeps a job for a person whose record can't be read; there is no report of it.
+    pub(super) async fn bury(
+        &self,
+        id: &str,
+        node_id: &NodeId,
+        revision: &str,
+        reason: &Reason,
+    ) -> Result<Held, LinkError> {
+        let mut call = script::BURY.prepare_invoke();
+        call.arg(id).arg(node_id.as_str()).arg(revision).arg(reason.code.as_str()).arg(&reason.text);
+        self.run(&call).await.map(Held::from_answer)
+    }
 }

@@ -5,6 +5,7 @@
 //! cancel or a retry: both end the lease, so that the fence stops the node before it publishes or settles.
 
 use redis::ScriptInvocation;
+use uuid::Uuid;
 
 use super::{Level, Queue, browse::JobState, claim::millis, key, script};
 use crate::{Job, JobId, Outcome, ReasonCode, Report, redis_link::LinkError, report::Reason};
@@ -59,22 +60,24 @@ impl Queue {
     }
 
     /// Makes a job ready at once, its attempts counted anew: one that was given up, one that waits for a retry's time, or one that
-    /// a node is fetching, which loses it.
+    /// a node is fetching, which loses it. Only if it is in one of the states that are `meant` when it comes to it.
+    /// The same `request` again, its answer lost, does nothing more.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn requeue(&self, job: &JobId) -> Result<Changed, LinkError> {
+    pub async fn requeue(&self, job: &JobId, meant: &[JobState], request: Uuid) -> Result<Changed, LinkError> {
         let mut call = script::REQUEUE.prepare_invoke();
-        call.arg(job.to_string());
+        call.arg(job.to_string()).arg(words(meant)).arg(request.to_string());
         self.change(&call).await
     }
 
     /// Takes a job out of the queue, wherever it is but among the dead letters, and writes its one report: cancelled, with
-    /// `reason`. A node that is fetching it loses it. A second copy has no report: its backup stays stored.
+    /// `reason`. A node that is fetching it loses it. A second copy has no report: its backup stays stored. Only if it is in one of
+    /// the states that are `meant` when it comes to it.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn cancel(&self, job: &JobId, reason: &Reason) -> Result<Changed, LinkError> {
+    pub async fn cancel(&self, job: &JobId, reason: &Reason, meant: &[JobState]) -> Result<Changed, LinkError> {
         let id = job.to_string();
         for _ in 0..MOST_TRIES {
             let mut command = redis::cmd("HMGET");
@@ -82,7 +85,7 @@ impl Queue {
             let (seen, attempts): (Option<u64>, Option<u32>) = self.query(&command).await?;
             let body: Option<Vec<u8>> = self.query(redis::cmd("GET").arg(key(&format!("body:{id}")))).await?;
             let mut call = script::CANCEL.prepare_invoke();
-            call.arg(&id);
+            call.arg(&id).arg(words(meant));
             if let Some(seen) = seen {
                 let job = body.and_then(|body| serde_json::from_slice::<Job>(&body).ok());
                 let Some(job) = job else { return Ok(Changed::Unreadable) };
@@ -119,7 +122,7 @@ impl Queue {
     /// [`LinkError`].
     pub async fn retry_letter(&self, letter: &str) -> Result<Changed, LinkError> {
         if let Some(job) = letter.strip_prefix("job:").and_then(|id| id.parse().ok()) {
-            return self.requeue(&job).await;
+            return self.requeue(&job, &[JobState::Dead], Uuid::now_v7()).await;
         }
         let mut call = script::PUSH_AGAIN.prepare_invoke();
         call.arg(letter);
@@ -145,4 +148,9 @@ impl Queue {
             state => state.parse().map(Changed::Left).map_err(|error| self.damaged("the reply to an operator", error)),
         }
     }
+}
+
+/// As the scripts look for one: `,ready,held,`.
+fn words(states: &[JobState]) -> String {
+    states.iter().fold(",".to_owned(), |words, state| words + state.as_str() + ",")
 }

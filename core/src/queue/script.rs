@@ -48,6 +48,7 @@ scripts! {
     RENEW = "renew.lua" after [KEYS, INDEX, ASIDE, LEASE];
     SETTLE = "settle.lua" after [KEYS, INDEX, HOST, ASIDE, LEASE, ENDING];
     RETRY = "retry.lua" after [KEYS, INDEX, ASIDE, LEASE];
+    BURY = "bury.lua" after [KEYS, INDEX, ASIDE, LEASE];
     RELEASE = "release.lua" after [KEYS, INDEX, ASIDE, LEASE];
     REAP = "reap.lua" after [KEYS, INDEX, ASIDE, LEASE];
     HOST_FAILED = "host_failed.lua" after [KEYS, INDEX, HOST, ASIDE, LEASE];

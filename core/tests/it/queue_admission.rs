@@ -2,7 +2,7 @@
 
 use longshore_core::{
     Job, JobId, Outcome, ReasonCode,
-    queue::{Admitted, Changed, End, Offered, Remains},
+    queue::{Admitted, Changed, End, JobState, Offered, Remains},
     report::Reason,
 };
 
@@ -213,8 +213,13 @@ async fn a_buried_job_is_listed_and_can_be_tried_again_by_hand() {
     let Offered::Ended(entry) = cluster.queue.offer(&lease.job).await.unwrap() else { panic!("not ended") };
     assert_eq!(entry.outcome, Outcome::Failed);
 
+    let request = uuid::Uuid::now_v7();
     for _ in 0..2 {
-        assert_eq!(cluster.queue.requeue(&lease.job.id).await.unwrap(), Changed::Done, "repeated, it is as it was");
+        assert_eq!(
+            cluster.queue.requeue(&lease.job.id, &[JobState::Dead], request).await.unwrap(),
+            Changed::Done,
+            "repeated, it is as it was"
+        );
     }
     let again = cluster.lease("2", &["level1"]).await;
     assert_eq!((again.attempts, again.job.id), (1, lease.job.id));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_core::{
     Outcome, ReasonCode, Report,
-    queue::{Changed, End, Held, Idle, Lease, Settled},
+    queue::{Changed, End, Held, Idle, JobState, Lease, Settled},
     report::{self, Reason},
 };
 
@@ -89,7 +89,11 @@ async fn a_copy_that_fails_for_good_is_kept_for_a_person_and_nothing_else_change
     let letters = cluster.queue.dead_letters(0, 10).await.unwrap().letters;
     assert_eq!((letters.len(), letters[0].reason.code.as_str()), (1, "source_missing"));
     assert_eq!(cluster.queue.settle(&first, &report, End::Copy).await.unwrap(), Settled::AlreadyYours);
-    assert_eq!(cluster.queue.requeue(&first.job.id).await.unwrap(), Changed::Done, "by hand");
+    assert_eq!(
+        cluster.queue.requeue(&first.job.id, &[JobState::Dead], uuid::Uuid::now_v7()).await.unwrap(),
+        Changed::Done,
+        "by hand"
+    );
     let lease = cluster.lease("2", &[COPIES]).await;
     assert_eq!((lease.attempts, lease.copy_of.as_deref()), (1, Some(&report)));
 }
@@ -120,6 +124,21 @@ async fn no_host_can_push_a_job_that_says_it_is_a_copy() {
 }
 
 #[tokio::test]
+async fn a_first_settle_repeated_after_its_end_is_forgotten_starts_no_other_copy() {
+    let cluster = Cluster::start();
+    let (first, report) = wanted(&cluster).await;
+    let lease = cluster.lease("2", &[COPIES]).await;
+    assert_eq!(cluster.queue.settle(&lease, &copied(&report, &lease), End::Final).await.unwrap(), Settled::Done);
+    let remembered: i64 = cluster.redis(&["TTL", &format!("longshore:ended:{}/copy", first.job.id)]);
+    assert!(remembered > 6 * 86_400, "{remembered} s");
+    // Longer ago than the first one's end is remembered, and its host has read its mailbox.
+    cluster.redis::<()>(&["DEL", &format!("longshore:ended:{}", first.job.id)]);
+    cluster.queue.acknowledge(&first.job.server_id, &[first.job.id]).await.unwrap();
+    assert_eq!(cluster.queue.settle(&first, &report, End::Copy).await.unwrap(), Settled::Done, "reported once more");
+    assert_eq!(idle(cluster.claim("3", &[COPIES], ROOM).await), Idle::Empty);
+}
+
+#[tokio::test]
 async fn cancelling_a_copy_leaves_the_backup_as_it_is() {
     let cluster = Cluster::start();
     let (first, report) = wanted(&cluster).await;
@@ -127,7 +146,7 @@ async fn cancelling_a_copy_leaves_the_backup_as_it_is() {
     let lease = cluster.lease("2", &[COPIES]).await;
     let reason = Reason::new(ReasonCode::Cancelled, "one is enough");
     for _ in 0..2 {
-        assert_eq!(cluster.queue.cancel(&first.job.id, &reason).await.unwrap(), Changed::Done);
+        assert_eq!(cluster.queue.cancel(&first.job.id, &reason, JobState::ALL).await.unwrap(), Changed::Done);
     }
     assert_eq!(cluster.queue.settle(&lease, &copied(&report, &lease), End::Final).await.unwrap(), Settled::Lost);
     assert_eq!(cluster.queue.settle(&first, &report, End::Copy).await.unwrap(), Settled::AlreadyYours);

@@ -9,7 +9,9 @@ use std::{
 
 use longshore_core::{
     Job, JobId, ReasonCode,
-    queue::{BatchLimit, Changed, ClaimRequest, Claimed, End, Held, HostLimits, Idle, Lease, Offered, Settled},
+    queue::{
+        BatchLimit, Changed, ClaimRequest, Claimed, End, Held, HostLimits, Idle, JobState, Lease, Offered, Settled,
+    },
     report::Reason,
 };
 
@@ -364,7 +366,10 @@ impl Run {
             return;
         }
         let id = self.random.pick(&dead);
-        assert_eq!(self.cluster.queue.requeue(&id).await.unwrap(), Changed::Done);
+        assert_eq!(
+            self.cluster.queue.requeue(&id, &[JobState::Dead], uuid::Uuid::now_v7()).await.unwrap(),
+            Changed::Done
+        );
         let known = self.model.jobs.get_mut(&id).unwrap();
         (known.state, known.attempts) = (State::Ready, 0);
         known.lease.as_mut().unwrap().revision += 1;

@@ -8,7 +8,9 @@ use longshore_core::{
     report::Reason,
 };
 
-use crate::cluster::{Cluster, ROOM, beat, failed, idle, job, leased, names, stored};
+use uuid::Uuid;
+
+use crate::cluster::{Cluster, ROOM, beat, failed, idle, job, leased, names, node_id, question, stored};
 
 impl Cluster {
     async fn state(&self, id: &JobId) -> Option<JobState> {
@@ -71,7 +73,7 @@ async fn a_cancelled_job_has_one_report_wherever_it_was() {
     let why = Queue::cancel_reason("alice", "not needed");
     for cancelled in &jobs {
         for _ in 0..2 {
-            assert_eq!(cluster.queue.cancel(&cancelled.id, &why).await.unwrap(), Changed::Done);
+            assert_eq!(cluster.queue.cancel(&cancelled.id, &why, JobState::ALL).await.unwrap(), Changed::Done);
         }
     }
     // The node that was fetching finds it lost at each step, and its report is not written.
@@ -100,7 +102,7 @@ async fn a_transfer_taken_from_its_node_is_given_to_another_and_the_first_settle
     let known = job("level1", "a", 10);
     cluster.admit(std::slice::from_ref(&known)).await;
     let first = cluster.lease("1", &["level1"]).await;
-    assert_eq!(cluster.queue.requeue(&known.id).await.unwrap(), Changed::Done);
+    assert_eq!(cluster.queue.requeue(&known.id, &[JobState::Leased], Uuid::now_v7()).await.unwrap(), Changed::Done);
     let second = cluster.lease("2", &["level1"]).await;
     assert_eq!((second.job.id, second.attempts), (known.id, 1));
     assert_eq!(cluster.store(&first).await, Settled::Lost);
@@ -110,13 +112,80 @@ async fn a_transfer_taken_from_its_node_is_given_to_another_and_the_first_settle
 }
 
 #[tokio::test]
+async fn a_requeue_whose_answer_was_lost_takes_nothing_from_the_node_that_has_the_job_by_then() {
+    let cluster = Cluster::start();
+    cluster.admit(&[job("level1", "a", 10)]).await;
+    let given_up = cluster.lease("1", &["level1"]).await;
+    cluster.queue.settle(&given_up, &failed(&given_up, reason()), End::Bury).await.unwrap();
+    let (id, request) = (given_up.job.id, Uuid::now_v7());
+    assert_eq!(cluster.queue.requeue(&id, JobState::ALL, request).await.unwrap(), Changed::Done);
+    let running = cluster.lease("2", &["level1"]).await;
+    assert_eq!(cluster.queue.requeue(&id, JobState::ALL, request).await.unwrap(), Changed::Done, "done before");
+    assert_eq!(cluster.queue.renew(&running, Duration::from_secs(9)).await.unwrap(), Held::Yours);
+    // Another request is another wish.
+    assert_eq!(cluster.queue.requeue(&id, JobState::ALL, Uuid::now_v7()).await.unwrap(), Changed::Done);
+    assert_eq!(cluster.queue.renew(&running, Duration::from_secs(9)).await.unwrap(), Held::Lost);
+}
+
+#[tokio::test]
+async fn a_job_that_went_on_since_it_was_seen_is_left_alone() {
+    let cluster = Cluster::start();
+    cluster.admit(&[job("level1", "a", 10)]).await;
+    let lease = cluster.lease("1", &["level1"]).await;
+    let seen = [JobState::Delayed, JobState::Dead];
+    assert_eq!(
+        cluster.queue.requeue(&lease.job.id, &seen, Uuid::now_v7()).await.unwrap(),
+        Changed::Left(JobState::Leased)
+    );
+    let waits = [JobState::Ready, JobState::Held];
+    assert_eq!(cluster.queue.cancel(&lease.job.id, &reason(), &waits).await.unwrap(), Changed::Left(JobState::Leased));
+    assert_eq!(cluster.store(&lease).await, Settled::Done);
+    assert_eq!(cluster.reports().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_record_that_stays_damaged_is_kept_for_a_person_in_the_end() {
+    let cluster = Cluster::start();
+    let damaged = job("level1", "a", 10);
+    cluster.admit(std::slice::from_ref(&damaged)).await;
+    let (body, record) = (format!("longshore:body:{}", damaged.id), format!("longshore:job:{}", damaged.id));
+    cluster.redis::<()>(&["SET", &body, "{"]);
+    let (node, levels) = (node_id("1"), [Level::new("level1".parse().unwrap())]);
+    let mut tries = 0;
+    while cluster.state(&damaged.id).await != Some(JobState::Dead) {
+        assert!(cluster.queue.claim(&question(&node, &levels)).await.is_err());
+        tries += 1;
+        assert!(tries < 100, "it is tried for ever");
+        // As if the time of its next try had come.
+        if cluster.state(&damaged.id).await == Some(JobState::Delayed) {
+            cluster.redis::<()>(&["ZADD", "longshore:timers", "1", &format!("job:{}", damaged.id)]);
+        }
+    }
+    assert_eq!(tries, 12, "for two hours");
+    let letters = cluster.queue.dead_letters(0, 10).await.unwrap().letters;
+    assert_eq!((letters.len(), &letters[0].reason.code), (1, &ReasonCode::Malformed));
+    assert_eq!(cluster.counts("level1").await, [0; 6]);
+    assert!(cluster.keys("lease").is_empty() && cluster.keys("host:").is_empty());
+    // With its numbers damaged it can't even be leased, and says so at once; with its body gone it still shows.
+    assert_eq!(cluster.queue.retry_letter(&letters[0].id).await.unwrap(), Changed::Done);
+    cluster.redis::<()>(&["HSET", &record, "attempts", "some"]);
+    cluster.redis::<()>(&["DEL", &body]);
+    assert_eq!(idle(cluster.claim("1", &["level1"], ROOM).await), Idle::Empty);
+    let letters = cluster.queue.dead_letters(0, 10).await.unwrap().letters;
+    assert_eq!((letters.len(), &letters[0].reason.code), (1, &ReasonCode::Malformed));
+}
+
+#[tokio::test]
 async fn a_delayed_job_is_tried_at_once_when_an_operator_says_so() {
     let cluster = Cluster::start();
     cluster.admit(&[job("level1", "a", 10)]).await;
     let lease = cluster.lease("1", &["level1"]).await;
     cluster.queue.retry_later(&lease, Duration::from_secs(3600), &reason()).await.unwrap();
     assert_eq!(idle(cluster.claim("1", &["level1"], ROOM).await), Idle::Empty);
-    assert_eq!(cluster.queue.requeue(&lease.job.id).await.unwrap(), Changed::Done);
+    assert_eq!(
+        cluster.queue.requeue(&lease.job.id, &[JobState::Delayed], Uuid::now_v7()).await.unwrap(),
+        Changed::Done
+    );
     assert_eq!(cluster.counts("level1").await, [0, 1, 0, 0, 0, 10]);
     assert_eq!(cluster.lease("1", &["level1"]).await.attempts, 1);
     assert!(cluster.keys("timers").is_empty());

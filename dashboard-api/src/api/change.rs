@@ -216,7 +216,7 @@ async fn change(
         tracing::info!(by, action = verb, why, to = ?body.to, ?filter, cluster = %cluster.name(), "an operator changes jobs");
         done.more |= found.total > found.jobs.len() as u64;
         for job in &found.jobs {
-            let changed = cluster.ask(Box::pin(wish.grant(cluster.queue(), &job.id, &by, why))).await?;
+            let changed = cluster.ask(Box::pin(wish.grant(cluster.queue(), &job.id, &states, &by, why))).await?;
             done.changed += u64::from(changed == Changed::Done);
             done.left.extend(LeftView::of(job.id, changed));
         }
@@ -250,13 +250,21 @@ impl Wish {
         }
     }
 
-    async fn grant(&self, queue: &Queue, job: &JobId, by: &str, why: &str) -> Result<Changed, LinkError> {
+    /// Only while the job is in one of these states: it may have gone on since it was found.
+    async fn grant(
+        &self,
+        queue: &Queue,
+        job: &JobId,
+        states: &[JobState],
+        by: &str,
+        why: &str,
+    ) -> Result<Changed, LinkError> {
         match self {
             Self::Hold => queue.hold(job, by, why).await,
             Self::Release => queue.let_go(job).await,
             Self::Move(to) => queue.move_to(job, to).await,
-            Self::Requeue => queue.requeue(job).await,
-            Self::Cancel => queue.cancel(job, &Queue::cancel_reason(by, why)).await,
+            Self::Requeue => queue.requeue(job, states, uuid::Uuid::now_v7()).await,
+            Self::Cancel => queue.cancel(job, &Queue::cancel_reason(by, why), states).await,
         }
     }
 }

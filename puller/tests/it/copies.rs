@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use longshore_core::{Job, Outcome, Report};
+use longshore_core::{Job, Outcome, Report, queue::JobState};
 use longshore_tests::wait_until;
 
 use crate::cluster::{Cluster, Configured, Puller, SOON, bytes, files, incoming, place};
@@ -145,7 +145,7 @@ async fn a_first_copy_that_has_rotted_is_not_copied_and_stays_what_it_was() {
     assert_eq!(cluster.reports(), [report], "what is stored is not reported as failed");
     // Mended, it is copied when a person says so.
     fs::write(place(&one.store, &cluster.reports()[0]).join("a"), bytes(SIZE, 1)).unwrap();
-    cluster.queue.requeue(&job.id).await.unwrap();
+    cluster.queue.requeue(&job.id, &[JobState::Dead], uuid::Uuid::now_v7()).await.unwrap();
     assert_whole(&cluster, &two.store, &copied(&cluster, &job).await, "a");
 }
 

@@ -1,18 +1,19 @@
 -- An operator takes a job out of the queue, with its one report. A node that is fetching it finds its lease lost, and publishes
 -- and settles nothing. Of a second copy there is no report: its backup stays stored.
 --
--- ARGV  1 id   2 revision of its record as it was read   3 revision of the report   4 body: the report as JSON
---       (2 to 4 are missing when there was no record)
--- Reply 'done', now or before; 'unknown'; 'dead': it has its report already; 'changed': claimed since it was read, read it again
+-- ARGV  1 id   2 states in which it is meant, as ',ready,held,'   3 revision of its record as it was read
+--       4 revision of the report   5 body: the report as JSON                 (3 to 5 are missing when there was no record)
+-- Reply 'done', now or before; 'unknown'; its state, in which it is not meant, or 'dead': it has its report already; 'changed':
+--       claimed since it was read, read it again
 
-local id, seen, revision, body = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local id, meant, seen, revision, body = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local job = placed(id)
 if not job then
-  local entry = call('GET', ended_key(id .. '/copy')) or call('GET', ended_key(id))
+  local entry = call('GET', ended_key(copy_of(id))) or call('GET', ended_key(id))
   return entry and entry:match(' cancelled$') and 'done' or 'unknown'
 end
-if job.state == 'dead' then
-  return 'dead'
+if job.state == 'dead' or not meant:find(',' .. job.state .. ',', 1, true) then
+  return job.state
 end
 local record = call('HMGET', job_key(id), 'revision', 'mail', 'node', 'first')
 if record[1] ~= seen then
@@ -22,7 +23,7 @@ if not stop_waiting(job) then
   end_lease(held(id, record[3], seen))
 end
 if record[4] then
-  call('SET', ended_key(id .. '/copy'), revision .. ' cancelled', 'EX', ENDED_SECONDS)
+  remember_copy(id, revision .. ' cancelled')
 else
   report(id, job.host, record[2], revision, 'cancelled', body)
 end

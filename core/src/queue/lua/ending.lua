@@ -1,18 +1,24 @@
--- Prepended to every script that ends a job with a report, after index.lua.
+-- Prepended to every script that ends a job with a report, after keys.lua.
 --
 -- The report goes to the stream, and its existence is remembered twice: in the host's mailbox, until its agent has read it
 -- (only where an agent made the job: seed clients never look), and for an hour under the job's id, so that a repeated request
--- is recognized even when the agent was quicker.
+-- is recognized even when the agent was quicker. The end of a second copy (`ID/copy`) is remembered for a week: a node that was
+-- off as long, and settles the first one again, must not have it copied once more.
 
 local REPORTS = P .. 'reports'
-local MAILBOX_SECONDS, ENDED_SECONDS = 30 * 86400, 3600
+local MAILBOX_SECONDS, ENDED_SECONDS, COPY_ENDED_SECONDS = 30 * 86400, 3600, 7 * 86400
 
 local function mailbox_key(host) return P .. 'mailbox:' .. host end
 local function ended_key(id) return P .. 'ended:' .. id end
+local function copy_of(id) return id .. '/copy' end
 
 -- `revision outcome` of the job's report, when there is one; otherwise nil.
 local function ended(id, host)
   return call('GET', ended_key(id)) or call('HGET', mailbox_key(host), id) or nil
+end
+
+local function remember_copy(id, entry)
+  call('SET', ended_key(copy_of(id)), entry, 'EX', COPY_ENDED_SECONDS)
 end
 
 local function report(id, host, mail, revision, outcome, body)

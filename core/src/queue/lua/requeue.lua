@@ -2,18 +2,20 @@
 -- the revision goes on from the last one, so the new report wins over the old one wherever both arrive. A job that a node is
 -- fetching is taken from it: without its node's name in the record, nobody is taken for the holder who repeats a request.
 --
--- ARGV  1 id
--- Reply 'done', now or before; 'unknown'; 'held': let it go instead
+-- ARGV  1 id   2 states in which it is meant, as ',dead,delayed,'   3 request
+-- Reply 'done', now or before; 'unknown'; or its state, in which it is not meant or can't be requeued ('held': let it go instead)
+--
+-- The same request again does nothing: a node may have the job by then.
 
-local id = ARGV[1]
+local id, meant, request = ARGV[1], ARGV[2], ARGV[3]
 local job = placed(id)
 if not job then
   return 'unknown'
 end
-if job.state == 'ready' then
+if job.state == 'ready' or call('HGET', job_key(id), 'requeued') == request then
   return 'done'
-elseif job.state == 'held' then
-  return 'held'
+elseif job.state == 'held' or not meant:find(',' .. job.state .. ',', 1, true) then
+  return job.state
 elseif job.state == 'dead' then
   call('ZREM', DEAD, 'job:' .. id)
 elseif job.state == 'leased' then
@@ -22,6 +24,6 @@ elseif job.state == 'leased' then
 else
   stop_waiting(job)
 end
-call('HSET', job_key(id), 'attempts', 0, 'node', '')
+call('HSET', job_key(id), 'attempts', 0, 'node', '', 'requeued', request)
 make_ready(job)
 return 'done'

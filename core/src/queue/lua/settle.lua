@@ -10,14 +10,15 @@
 --
 -- A job of which there is neither a record nor a memory has ended longer ago than ends are remembered, or this server has lost
 -- it. Its holder has been away (a node that was off for a night), and may hold the only copy: the report is written again. The
--- catalog takes it for the same one, or ignores it, by its revision.
+-- catalog takes it for the same one, or ignores it, by its revision. It is copied again only where no copy's end is remembered.
 --
 -- A job that is wanted on another node too is ready again at once, in the level of its node's copies; `first` in its record says
 -- by whom, and under which revision, it is settled for good. What became of its copy is remembered apart (id/copy). A copy
 -- that is buried has no report (an empty body): the backup stays stored.
 
 local id, node, revision, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local memory = ARGV[11] == '1' and id .. '/copy' or id
+local is_copy = ARGV[11] == '1'
+local memory = is_copy and copy_of(id) or id
 
 local function want_copy()
   local level, now = ARGV[12], now_micros()
@@ -34,6 +35,13 @@ local function want_copy()
   call('PUBLISH', P .. 'wake', level)
 end
 
+local function write_report()
+  report(memory, ARGV[9], ARGV[10], revision, outcome, ARGV[5])
+  if is_copy then
+    remember_copy(id, revision .. ' ' .. outcome)
+  end
+end
+
 local job = held(id, node, revision)
 if not job or job.state ~= 'leased' then
   if call('HGET', job_key(id), 'first') == node .. ' ' .. revision then
@@ -46,8 +54,8 @@ if not job or job.state ~= 'leased' then
   if call('EXISTS', job_key(id)) == 1 then
     return 'lost'
   end
-  report(memory, ARGV[9], ARGV[10], revision, outcome, ARGV[5])
-  if ARGV[6] == 'copy' then
+  write_report()
+  if ARGV[6] == 'copy' and not call('GET', ended_key(copy_of(id))) then
     want_copy()
   end
   return 'done'
@@ -58,7 +66,7 @@ if outcome == 'stored' and call('HDEL', host_key(job.host), 'failures', 'failing
 end
 end_lease(job)
 if ARGV[5] ~= '' then
-  report(memory, ARGV[9], ARGV[10], revision, outcome, ARGV[5])
+  write_report()
 end
 if ARGV[6] == 'bury' then
   call('HSET', job_key(id), 'state', 'dead', 'code', ARGV[7], 'text', ARGV[8])

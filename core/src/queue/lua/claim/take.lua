@@ -46,7 +46,6 @@ local function give(chosen, picked, bytes, files)
     ids[i] = id
     local job = call('HMGET', job_key(id), 'revision', 'attempts', 'admitted', 'size', 'batch')
     local last, attempts = tonumber(job[1]), tonumber(job[2])
-    -- Without a whole record, someone changed it by hand; its place in the index is gone now too.
     if last and attempts and tonumber(job[3]) and tonumber(job[4]) then
       local revision = last < now and now_text or digits(last + 1)
       call('HSET', job_key(id), 'state', 'leased', 'node', node, 'revision', revision, 'request', request,
@@ -58,6 +57,10 @@ local function give(chosen, picked, bytes, files)
       answer(reply, id, revision, tostring(attempts + 1), expires, job[3], queue)
       -- Of one job as it is written: sizes beyond what a number holds are possible.
       waited = #picked == 1 and job[4] or waited + job[4]
+    elseif call('EXISTS', job_key(id)) == 1 then
+      -- Someone changed its record by hand. It has left the index, and must not be forgotten.
+      call('HSET', job_key(id), 'state', 'dead', 'code', 'malformed', 'text', 'numbers of its record are missing or damaged')
+      call('ZADD', DEAD, now_text, 'job:' .. id)
     end
   end
   call('ZREM', due_key(queue), unpack(ids))
