@@ -72,7 +72,7 @@ if reply then
 end
 
 if room > 0 and turn_level then
-  local chosen = not wanted_by(turn_level.queue, room, inodes) and choose_overdue(turn_level)
+  local chosen = not all_wanted_by(turn_level.queue) and choose_overdue(turn_level)
   if chosen then
     return take_found(chosen)
   end

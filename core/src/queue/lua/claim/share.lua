@@ -23,7 +23,10 @@ end
 
 -- Nodes behind this one's share that wait for a job now. Each is looked up when it comes to it: mostly the first one wants what
 -- there is.
-local names, looked_up, waiting = behind(), 0, {}
+if not names then
+  find_behind()
+end
+local looked_up, waiting = 0, {}
 local function nth_waiting(n)
   while not waiting[n] and names[looked_up + 1] do
     looked_up = looked_up + 1

@@ -15,9 +15,11 @@ local function level_at(number)
 end
 
 -- The names of nodes behind this one's share.
-local function behind()
+local names
+local function find_behind()
   local line = pace - AHEAD_JOBS * largest / weight
-  return line > 0 and call('ZRANGEBYSCORE', PACE, '-inf', '(' .. exact(line), 'LIMIT', 0, MOST_BEHIND) or {}
+  names = line > 0 and call('ZRANGEBYSCORE', PACE, '-inf', '(' .. exact(line), 'LIMIT', 0, MOST_BEHIND) or {}
+  return names[1]
 end
 
 -- A source as it may be chosen; and, when its host may not be asked now, until when (`blocked`).
@@ -53,12 +55,12 @@ if levels > 0 then
 end
 
 local function comes_first(key)
-  return call('ZRANGEBYSCORE', key, '-inf', now_text, 'LIMIT', 0, 1)[1]
+  return call('ZCOUNT', key, '-inf', now_text) > 0
 end
 
 local away, old_weight = tonumber(me[3] or 0) < now - BACK or me[12] == 'room', tonumber(me[9] or 0)
 local is_reserved = me[7] and tonumber(me[8]) > now
-if turn_level and not away and old_weight == weight and not is_reserved and not behind()[1] and not comes_first(TIMERS)
+if turn_level and not away and old_weight == weight and not is_reserved and not find_behind() and not comes_first(TIMERS)
   and not comes_first(due_key(turn_level.queue)) then
   for number = 1, levels do
     local level = level_at(number)
