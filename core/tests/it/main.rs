@@ -8,6 +8,7 @@ mod queue_budget;
 mod queue_claims;
 mod queue_copies;
 mod queue_explorer;
+mod queue_explorer_world;
 mod queue_hosts;
 mod queue_leases;
 mod queue_model;

@@ -451,7 +451,7 @@ impl Run {
 async fn thousands_of_random_steps_agree_with_the_model() {
     let from_environment = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     let seed = from_environment("LONGSHORE_MODEL_SEED").unwrap_or_else(|| getrandom::u64().unwrap());
-    let steps = from_environment("LONGSHORE_MODEL_STEPS").unwrap_or(20_000);
+    let steps = from_environment("LONGSHORE_MODEL_STEPS").unwrap_or(60_000);
     println!("LONGSHORE_MODEL_SEED={seed}");
     let mut run = Run { cluster: Cluster::start(), model: Model::default(), random: Random(seed | 1) };
     for step in 0..steps {

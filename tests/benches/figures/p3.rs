@@ -1,7 +1,7 @@
 //! P3: what a claim costs. The queue's own claims by 50 nodes over 3 levels and 500 hosts, sizes from 1 KiB to 1 GiB, against
 //! raw `EVALSHA` of RPOP and ZADD by as many tasks over the same kind of connection to the same Redis.
 //!
-//! `LONGSHORE_P3_JOBS` is how many wait (1,000,000 unless told); they take about 2 KB each here and a minute to push.
+//! `LONGSHORE_P3_JOBS` is how many wait (1,000,000 unless told); they take about 1.5 KB each here and some minutes to push.
 
 use std::{
     sync::{
