@@ -60,7 +60,7 @@ pub fn examine(
     let shown = name.below(back_dir).display().to_string();
     let (parent, last) = descend(back_dir, name)?;
     let before = stat_at(&parent, last, &shown)?;
-    let mut walk = Walk { choice, someone_may_write, stop, buffer: vec![0; READ_BYTES], files: Vec::new() };
+    let mut walk = Walk { choice, someone_may_write, stop, buffer: vec![0; READ_BYTES], files: Vec::new(), folders: 0 };
     let content = match FileType::from_raw_mode(before.st_mode) {
         FileType::RegularFile => walk.file(&parent, last, &before, &shown)?,
         FileType::Directory => walk.directory(&parent, last, &shown)?,
@@ -135,6 +135,8 @@ struct Walk<'a> {
     buffer: Vec<u8>,
     /// Of a directory: every regular file's path below it, and its mark when it was listed.
     files: Vec<(String, Mark)>,
+    /// How many folders it has, itself included.
+    folders: u64,
 }
 
 impl Walk<'_> {
@@ -153,6 +155,7 @@ impl Walk<'_> {
             kind: ContentKind::File,
             size_bytes: digests.size_bytes,
             files: 1,
+            folders: None,
             xxh3_128: digests.xxh3_128,
             blake3: digests.blake3,
             extra: serde_json::Map::new(),
@@ -163,7 +166,7 @@ impl Walk<'_> {
         let root = open_at(parent, name, OFlags::DIRECTORY, shown)?;
         self.list(&root, "", shown)?;
         self.settle();
-        let listed = std::mem::take(&mut self.files);
+        let (listed, folders) = (std::mem::take(&mut self.files), std::mem::take(&mut self.folders));
         // A directory's digest is made of its files' xxh3; BLAKE3 is of single files only.
         self.choice = if self.choice == DigestChoice::None { DigestChoice::None } else { DigestChoice::Xxh3 };
         let mut entries = Vec::with_capacity(listed.len());
@@ -178,13 +181,14 @@ impl Walk<'_> {
             }
         }
         self.list(&root, "", shown)?;
-        if self.files != listed {
+        if self.files != listed || self.folders != folders {
             return Err(growing(shown).into());
         }
         Ok(Content {
             kind: ContentKind::Directory,
             size_bytes,
             files: listed.len() as u64,
+            folders: Some(folders),
             xxh3_128: (self.choice != DigestChoice::None).then(|| directory_digest(&mut entries)),
             blake3: None,
             extra: serde_json::Map::new(),
@@ -194,6 +198,7 @@ impl Walk<'_> {
     /// Lists every regular file below `folder`, names sorted, so that two listings of one state are equal.
     fn list(&mut self, folder: &OwnedFd, prefix: &str, root_shown: &str) -> Result<(), ExamineError> {
         let shown = format!("{root_shown}/{prefix}");
+        self.folders += 1;
         let mut names = Vec::new();
         for entry in Dir::read_from(folder).map_err(|error| failed(&shown, error.into()))? {
             let entry = entry.map_err(|error| failed(&shown, error.into()))?;
@@ -344,6 +349,7 @@ mod tests {
         fs::write(root.join("empty"), b"").unwrap();
         let content = look(folder.path(), "base", DigestChoice::Both).unwrap();
         assert_eq!((content.kind, content.size_bytes, content.files), (ContentKind::Directory, 5, 3));
+        assert_eq!(content.folders, Some(2));
         let entry = |path: &str, bytes: &[u8]| FileEntry {
             path: path.into(),
             size_bytes: bytes.len() as u64,

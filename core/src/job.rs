@@ -15,6 +15,8 @@ pub const JOB_VERSION: u32 = 1;
 pub const MAX_JOB_BYTES: usize = 64 * 1024;
 /// What a file's end takes on a disk at most.
 const BLOCK_BYTES: u64 = 4096;
+/// Folders without a file that a directory may have, whose agent does not tell how many it has.
+const FOLDERS_UNTOLD: u64 = 100;
 /// Its folder and the month's above, the data, the manifest.
 const INODES_OF_A_BACKUP: u64 = 4;
 
@@ -73,14 +75,13 @@ impl Job {
     }
 
     /// What storing it takes of a disk at most: bytes, and inodes. A directory's files take up to a block more than their bytes
-    /// each; every backup has its folder, its manifest, and the data's own file or directory.
+    /// each, and its folders a block; every backup has its folder, its manifest, and the data's own file or directory.
     pub fn footprint(&self) -> (u64, u64) {
         match &self.content {
             Some(content) if content.kind == ContentKind::Directory => {
-                let blocks = content.files.saturating_mul(BLOCK_BYTES);
-                // How many directories the files are in isn't announced: as many as files, at worst.
-                let inodes = content.files.saturating_mul(2).saturating_add(INODES_OF_A_BACKUP);
-                (content.size_bytes.saturating_add(blocks), inodes)
+                let entries = content.files.saturating_add(content.most_folders());
+                let bytes = content.size_bytes.saturating_add(entries.saturating_mul(BLOCK_BYTES));
+                (bytes, entries.saturating_add(INODES_OF_A_BACKUP))
             }
             _ => (self.size_bytes(), INODES_OF_A_BACKUP),
         }
@@ -141,6 +142,9 @@ pub struct Content {
     pub size_bytes: u64,
     /// How many regular files.
     pub files: u64,
+    /// How many folders a directory has, itself included; `None` where an agent does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folders: Option<u64>,
     /// Digest of the file, or of the directory (see [`crate::digest::directory_digest`]).
     pub xxh3_128: Option<Xxh3>,
     /// BLAKE3 of a file; directories have none.
@@ -148,6 +152,13 @@ pub struct Content {
     /// Fields of later versions, kept.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Content {
+    /// How many folders may come at most: those announced, or one for each file and a few empty ones.
+    pub fn most_folders(&self) -> u64 {
+        self.folders.unwrap_or(self.files.saturating_add(FOLDERS_UNTOLD))
+    }
 }
 
 /// How the backup script ran.

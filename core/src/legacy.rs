@@ -111,6 +111,7 @@ pub fn read(value: Value, queue: &QueueName) -> Result<Seed, SeedError> {
                 kind: ContentKind::File,
                 size_bytes: message.size.unwrap_or(0),
                 files: 1,
+                folders: None,
                 xxh3_128: None,
                 blake3: None,
                 extra: serde_json::Map::new(),

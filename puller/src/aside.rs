@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    incoming::bytes_below,
+    incoming::Size,
     node::Node,
     store::{self, CORRUPT, SUPERSEDED},
 };
@@ -62,7 +62,7 @@ fn found(root: &Path) -> io::Result<Vec<Aside>> {
             // Set when it came here; one of the future is new.
             let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
             let path = entry.path();
-            found.push(Aside { age, bytes: bytes_below(&path), path });
+            found.push(Aside { age, bytes: Size::below(&path).bytes, path });
         }
     }
     found.sort_by_key(|aside| std::cmp::Reverse(aside.age));

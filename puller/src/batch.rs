@@ -8,13 +8,13 @@
 //! A kill at any point leaves files in the session's folder, which are nobody's and are removed by the next start, and whole
 //! files in their jobs' folders, which their next transfers find.
 
-use std::{collections::HashMap, fs, io, path::Path};
+use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
 
 use longshore_core::{Content, ContentKind, Job, JobId, RelativePath, Source, digest::Xxh3, report::Transfer, step};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    carrier::{Brought, Carrier, Turn, announced},
+    carrier::{Brought, Carrier, Turn, announced, blocking, place_of},
     failure::{Class, Failure},
     fetch::{Errand, Fetched},
     incoming::Incoming,
@@ -54,15 +54,15 @@ impl Carrier {
     pub async fn bring_together(&self, tasks: &[Task<'_>], stop: &CancellationToken) -> Vec<Option<Result>> {
         let mut results: Vec<Option<Result>> = tasks.iter().map(|_| None).collect();
         let mut members = Vec::new();
-        for index in together(tasks) {
+        let chosen = together(tasks);
+        let opened = self.open_new(chosen.iter().map(|&index| tasks[index].job)).await;
+        for (index, opened) in chosen.into_iter().zip(opened) {
             let task = tasks[index];
             let Ok((source, content)) = announced(task.job) else { continue };
-            if !self.is_new(task.job) {
-                continue;
-            }
-            match Incoming::open(&self.store, task.job.id).await {
-                Ok(incoming) => members.push(Member { index, task, source, content, incoming }),
-                Err(error) => results[index] = Some(Err(Failure::store("the transfer's folder", &error))),
+            match opened {
+                Ok(Some(incoming)) => members.push(Member { index, task, source, content, incoming }),
+                Ok(None) => {}
+                Err(failure) => results[index] = Some(Err(failure)),
             }
         }
         if members.len() < 2 {
@@ -81,6 +81,23 @@ impl Carrier {
         results
     }
 
+    /// The folder of each job, locked; `None` for one that has something here already, a backup or a part of one.
+    async fn open_new<'a>(&self, jobs: impl Iterator<Item = &'a Job>) -> Vec<Result<Option<Incoming>>> {
+        let (store, jobs) = (Arc::clone(&self.store), jobs.map(|job| (job.id, place_of(job))).collect::<Vec<_>>());
+        let count = jobs.len();
+        let open = move |(job, place): (JobId, Result<RelativePath>)| {
+            let failed = |error: io::Error| Failure::store("the transfer's folder", &error);
+            // What has no place is told so when it goes alone.
+            let Ok(place) = place else { return Ok(None) };
+            if fs::exists(place.below(store.root())).map_err(failed)? {
+                return Ok(None);
+            }
+            Incoming::open_new(&store, job).map_err(failed)
+        };
+        let opened = blocking(move || Ok(jobs.into_iter().map(open).collect())).await;
+        opened.unwrap_or_else(|failure| (0..count).map(|_| Err(failure.clone())).collect())
+    }
+
     /// Runs the session, and tells what to do with whatever did not come.
     async fn session(&self, members: &[Member<'_>], stop: &CancellationToken) -> Result<(Came, Option<Failure>)> {
         let failed = |error: io::Error| Failure::store("the batch's folder", &error);
@@ -92,6 +109,7 @@ impl Carrier {
             kind: ContentKind::File,
             size_bytes,
             files: members.len() as u64,
+            folders: None,
             xxh3_128: None,
             blake3: None,
             extra: serde_json::Map::new(),
@@ -150,7 +168,7 @@ impl Carrier {
         for ((incoming, found), (task, content)) in looked.into_iter().zip(rest) {
             results.push(match found {
                 None => None,
-                Some(Err(failure)) => Some(Err(self.aside(incoming, failure))),
+                Some(Err(failure)) => Some(Err(self.aside(incoming, failure).await)),
                 Some(Ok(found)) => {
                     task.progress.reached(content.size_bytes);
                     task.progress.stored(content.size_bytes);

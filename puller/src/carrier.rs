@@ -1,10 +1,10 @@
 //! A job's way on the disk: fetched into its folder and verified here, then landed ([`crate::landing`]): given its manifest,
 //! published under its final name. Knows nothing of the queue; every step may be repeated after a kill at any point.
 
-use std::{collections::HashMap, fs, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc};
 
 use longshore_core::{
-    Content, Job, Millis, NodeId, Outcome, QueueName, ReasonCode, RelativePath, Report, Source,
+    Content, Job, JobId, Millis, NodeId, Outcome, QueueName, ReasonCode, RelativePath, Report, Source,
     digest::{FileEntry, Xxh3},
     report::{self, REPORT_VERSION, Transfer, Verified},
     step,
@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     bandwidth::Bandwidth,
     copies::Copier,
-    failure::Failure,
+    failure::{Class, Failure},
     fetch::{Errand, Fetcher},
-    incoming::Incoming,
+    incoming::{Incoming, Size, on_disk},
     peers::Peers,
     progress::Progress,
     settings::Settings,
@@ -59,8 +59,10 @@ pub struct Brought {
     pub report: Report,
     pub(crate) place: RelativePath,
     pub(crate) files: Option<Vec<FileEntry>>,
-    /// `None` when it has its final name already: the puller was killed between the rename and the settling.
-    pub(crate) incoming: Option<Incoming>,
+    /// Locked until all is over.
+    pub(crate) incoming: Incoming,
+    /// It has its final name already: the puller was killed between the rename and the settling.
+    pub(crate) is_published: bool,
 }
 
 impl Carrier {
@@ -85,22 +87,23 @@ impl Carrier {
         let (source, content) = announced(job)?;
         let name = source.path.name().to_owned();
         let place = place_of(job)?;
-        if let Some(found) = self.published(job, &place, &name, turn.verify).await? {
-            let report = self.report(job, turn, &place, found.xxh3_128, None);
-            return Ok(Brought { report, place, files: found.files, incoming: None });
-        }
         let incoming = Incoming::open(&self.store, job.id);
         let incoming = incoming.await.map_err(|error| Failure::store("the transfer's folder", &error))?;
+        if let Some(found) = self.published(job.id, content, &place, &name, turn.verify).await? {
+            let report = self.report(job, turn, &place, found.xxh3_128, None);
+            return Ok(Brought { report, place, files: found.files, incoming, is_published: true });
+        }
         let fetched = match turn.copy_of {
             None => {
                 let lane = self.bandwidth.lane(&job.server_id, turn.queue);
-                self.fetcher.fetch(&incoming, Errand { source, content, lane: &lane, progress, stop }).await?
+                let errand = Errand { source, content, lane: &lane, progress, stop };
+                Box::pin(self.fetcher.fetch(&incoming, errand)).await?
             }
             Some(first) => {
                 let lane = self.bandwidth.copies();
                 match self.copier.fetch(&incoming, first, &lane, progress, stop).await {
                     Ok(fetched) => fetched,
-                    Err(failure) => return Err(self.aside(incoming, failure)),
+                    Err(failure) => return Err(self.aside(incoming, failure).await),
                 }
             }
         };
@@ -115,7 +118,7 @@ impl Carrier {
             blocking(move || verify::verify(&folder, &name, &announced, &fetched.digests, turn.verify)).await;
         let found = match verified {
             Ok(found) => found,
-            Err(failure) => return Err(self.aside(incoming, failure)),
+            Err(failure) => return Err(self.aside(incoming, failure).await),
         };
         step::reached("puller.verified");
         self.verified(job, turn, found, transfer, incoming)
@@ -135,38 +138,47 @@ impl Carrier {
     ) -> Result<Brought, Failure> {
         let place = place_of(job)?;
         let report = self.report(job, turn, &place, found.xxh3_128, Some(transfer));
-        Ok(Brought { report, place, files: found.files, incoming: Some(incoming) })
-    }
-
-    /// Whether `job` has a place, and neither a backup there nor anything of an earlier transfer.
-    pub(crate) fn is_new(&self, job: &Job) -> bool {
-        let absent = |path: PathBuf| fs::exists(path).is_ok_and(|exists| !exists);
-        place_of(job).is_ok_and(|place| absent(place.below(self.store.root()))) && absent(self.store.incoming(job.id))
+        Ok(Brought { report, place, files: found.files, incoming, is_published: false })
     }
 
     /// Another node has the job: what is here is moved out of the way.
     pub async fn superseded(&self, brought: Brought) {
         let place = brought.place.below(self.store.root());
-        self.set_aside_as_superseded(&place, &brought.report);
-        self.finish(vec![brought]).await;
+        if self.set_aside_as_superseded(place, &brought.report).await {
+            self.finish(vec![brought]).await;
+        }
     }
 
-    /// Moves the published backup at `place` to the superseded ones, when it is the one of `report`.
-    pub fn set_aside_as_superseded(&self, place: &std::path::Path, report: &Report) {
-        if !Store::manifest(place).is_ok_and(|manifest| manifest.revision == report.revision) {
+    /// Moves the backup at `place` to the superseded ones, when it is the one of `report`; tells whether none of it is there now.
+    pub async fn set_aside_as_superseded(&self, place: PathBuf, report: &Report) -> bool {
+        let (store, job, revision) = (Arc::clone(&self.store), report.job.id, report.revision);
+        let moved = on_disk(move || match Store::manifest(&place) {
+            Ok(manifest) if manifest.revision == revision => {
+                store.set_aside(&place, SUPERSEDED, &format!("{job}-{revision}")).map(Some)
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        });
+        match moved.await {
+            Ok(None) => true,
+            Ok(Some(to)) => {
+                tracing::warn!(%job, to = %to.display(), "another node settled this job; our copy was moved");
+                true
+            }
+            Err(error) => {
+                tracing::error!(%job, %error, "a superseded backup could not be moved; tried again later");
+                false
+            }
+        }
+    }
+
+    /// Nothing of the transfer of `job` is of use any more; unless another one works in its folder, which it is left to, or its
+    /// backup has its final name: whose that is, the queue has to be asked ([`crate::recovery`]).
+    pub async fn discard(&self, job: &Job) {
+        if self.is_published(job).await.unwrap_or(true) {
             return;
         }
-        let name = format!("{}-{}", report.job.id, report.revision);
-        match self.store.set_aside(place, SUPERSEDED, &name) {
-            Ok(to) => {
-                tracing::warn!(job = %report.job.id, to = %to.display(), "another node settled this job; our copy was moved");
-            }
-            Err(error) => tracing::error!(job = %report.job.id, %error, "a superseded backup could not be moved"),
-        }
-    }
-
-    /// Nothing of the transfer of `job` is of use any more; unless another one works in its folder, which it is left to.
-    pub async fn discard(&self, job: &Job) {
         let incoming = match Incoming::try_open(&self.store, job.id).await {
             Ok(Some(incoming)) => incoming,
             Ok(None) => return,
@@ -180,52 +192,71 @@ impl Carrier {
         }
     }
 
-    /// Whether something that differed was set aside for `job` before.
-    pub fn was_corrupt(&self, job: &Job) -> bool {
-        fs::exists(self.store.root().join(CORRUPT).join(job.id.to_string())).unwrap_or(false)
+    async fn is_published(&self, job: &Job) -> Result<bool, Failure> {
+        let Ok(place) = place_of(job) else { return Ok(false) };
+        let place = place.below(self.store.root());
+        blocking(move || fs::exists(place).map_err(|error| Failure::store("the backup's place", &error))).await
     }
 
     /// The verified backup under the final name, when it is there and whole.
     async fn published(
         &self,
-        job: &Job,
+        job: JobId,
+        content: &Content,
         place: &RelativePath,
         name: &str,
         how: Verified,
     ) -> Result<Option<verify::Found>, Failure> {
-        let folder = place.below(self.store.root());
-        if !fs::exists(&folder).map_err(|error| Failure::store("the backup's place", &error))? {
-            return Ok(None);
-        }
-        let Some(content) = job.content.clone() else { return Ok(None) };
-        let (name, look) = (name.to_owned(), folder.clone());
-        match blocking(move || verify::verify(&look, &name, &content, &HashMap::new(), how)).await {
-            Ok(found) => {
-                tracing::info!(job = %job.id, "found under its final name; settled without a transfer");
-                Ok(Some(found))
+        let (store, folder) = (Arc::clone(&self.store), place.below(self.store.root()));
+        let (content, name) = (content.clone(), name.to_owned());
+        blocking(move || {
+            if !fs::exists(&folder).map_err(|error| Failure::store("the backup's place", &error))? {
+                return Ok(None);
             }
-            // A disk that can't be read, or too many open files, says nothing of the backup.
-            Err(failure) if failure.reason.code == ReasonCode::StoreFailed => Err(failure),
-            Err(failure) => {
-                tracing::error!(job = %job.id, reason = %failure.reason, "damaged under its final name; fetched again");
-                let aside = self.store.set_aside(&folder, CORRUPT, &job.id.to_string());
-                aside.map(|_| None).map_err(|error| Failure::store("setting a damaged backup aside", &error))
+            match verify::verify(&folder, &name, &content, &HashMap::new(), how) {
+                Ok(found) => {
+                    tracing::info!(%job, "found under its final name; settled without a transfer");
+                    Ok(Some(found))
+                }
+                // A disk that can't be read, or too many open files, says nothing of the backup.
+                Err(failure) if failure.reason.code == ReasonCode::StoreFailed => Err(failure),
+                Err(failure) => {
+                    tracing::error!(%job, reason = %failure.reason, "damaged under its final name; fetched again");
+                    let aside = store.set_aside(&folder, CORRUPT, &job.to_string());
+                    aside.map(|_| None).map_err(|error| Failure::store("setting a damaged backup aside", &error))
+                }
             }
-        }
+        })
+        .await
     }
 
-    /// Keeps what differs for a person, one for each job; the next transfer begins anew.
-    pub(crate) fn aside(&self, incoming: Incoming, failure: Failure) -> Failure {
-        let job = incoming.job();
-        if failure.class == crate::failure::Class::Corrupt && incoming.bytes_here() > 0 {
-            match self.store.set_aside(&incoming.backup(), CORRUPT, &job.to_string()) {
-                Ok(to) => {
+    /// Keeps what differs for a person, one for each job; the next transfer begins anew. The second time, there is none.
+    pub(crate) async fn aside(&self, incoming: Incoming, failure: Failure) -> Failure {
+        if failure.class != Class::Corrupt {
+            return failure;
+        }
+        let (store, job) = (Arc::clone(&self.store), incoming.job());
+        let kept = blocking(move || {
+            let name = job.to_string();
+            let failed = |error: io::Error| Failure::store("setting aside what differs", &error);
+            let is_second = fs::exists(store.root().join(CORRUPT).join(&name)).map_err(failed)?;
+            if Size::below(&incoming.backup()).bytes == 0 {
+                return Ok((is_second, None));
+            }
+            store.set_aside(&incoming.backup(), CORRUPT, &name).map(|to| (is_second, Some(to))).map_err(failed)
+        });
+        match kept.await {
+            Ok((is_second, to)) => {
+                if let Some(to) = to {
                     tracing::warn!(%job, to = %to.display(), reason = %failure.reason, "not what was announced; kept");
                 }
-                Err(error) => tracing::error!(%job, %error, "what differs could not be set aside"),
+                if is_second { Failure { class: Class::GiveUp, ..failure } } else { failure }
+            }
+            Err(broken) => {
+                tracing::error!(%job, reason = %broken.reason, "what differs could not be set aside");
+                failure
             }
         }
-        failure
     }
 
     fn report(
@@ -273,7 +304,7 @@ pub(crate) fn announced(job: &Job) -> Result<(&Source, &Content), Failure> {
 }
 
 /// Where `job` belongs.
-fn place_of(job: &Job) -> Result<RelativePath, Failure> {
+pub(crate) fn place_of(job: &Job) -> Result<RelativePath, Failure> {
     let name = job.name().unwrap_or_default();
     if [MANIFEST, NEW_MANIFEST, FILES].contains(&name) {
         let text = format!("a backup can't be called {name}: that name is taken beside every backup");

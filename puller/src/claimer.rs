@@ -87,8 +87,12 @@ impl<'a> Claimer<'a> {
             Err(why) => {
                 self.node.paused(Some(why));
                 let policy = self.node.policy.now();
-                let window = policy.weight > 0 && policy.open.is_empty();
-                return (Next::Nothing(None), if window { "window" } else { "paused" });
+                let answer = match policy.weight {
+                    0 => "drains",
+                    _ if policy.open.is_empty() => "window",
+                    _ => "paused",
+                };
+                return (Next::Nothing(None), answer);
             }
         };
         let claimed = match admitted {

@@ -102,11 +102,10 @@ impl Copier {
             let text = format!("node {from} does not say where it serves files (does its puller run, with [serve]?)");
             Failure::new(ReasonCode::Unreachable, text)
         })?;
-        let folder = incoming.prepare([&source.path]).await;
-        folder.map_err(|error| Failure::store("the transfer's folder", &error))?;
-        let found_bytes = incoming.bytes_here();
-        progress.reached(found_bytes);
-        progress.stored(found_bytes);
+        let found = incoming.prepare([&source.path]).await;
+        let found = found.map_err(|error| Failure::store("the transfer's folder", &error))?;
+        progress.reached(found.bytes);
+        progress.stored(found.allocated_bytes);
         let started = Instant::now();
         let http = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).read_timeout(self.stall).build();
         let http = http.map_err(|error| Failure::new(ReasonCode::NotConfigured, error.to_string()))?;
@@ -134,7 +133,8 @@ impl Copier {
             fs::create_dir_all(&folder).await.map_err(|error| disk(&folder, &error))?;
         }
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Fetched { digests, received_bytes: copying.received_bytes, seconds, found_bytes, whole: true })
+        let (received_bytes, found_bytes) = (copying.received_bytes, found.bytes);
+        Ok(Fetched { digests, received_bytes, seconds, found_bytes, whole: true })
     }
 
     fn token(&self, job: JobId) -> String {

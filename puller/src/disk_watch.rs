@@ -12,17 +12,21 @@ use tokio_util::sync::CancellationToken;
 use crate::store::Store;
 
 const TRY_EVERY: Duration = Duration::from_secs(5);
-/// A disk that is only busy answers sooner.
-const HANGS_AFTER: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The watch over one disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DiskWatch {
+    hangs_after: Duration,
     trying_since: Mutex<Option<Instant>>,
 }
 
 impl DiskWatch {
+    /// Of a disk that hangs when it takes nothing for so long; one that is only busy answers sooner.
+    pub fn new(hangs_after: Duration) -> Self {
+        Self { hangs_after, trying_since: Mutex::default() }
+    }
+
     /// Tries the disk of `store` until `end`.
     pub async fn watch(&self, store: &Arc<Store>, end: CancellationToken) {
         while end.run_until_cancelled(tokio::time::sleep(TRY_EVERY)).await.is_some() {
@@ -40,7 +44,7 @@ impl DiskWatch {
     /// For how long it has taken nothing; `None` while it does.
     pub fn hangs(&self) -> Option<Duration> {
         let since = *self.trying_since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.map(|since| since.elapsed()).filter(|time| *time >= HANGS_AFTER)
+        since.map(|since| since.elapsed()).filter(|time| *time >= self.hangs_after)
     }
 
     /// Returns when the disk hangs.

@@ -1,5 +1,7 @@
 //! Why a transfer did not end in a backup, and what that means for the job: the one classifier.
 
+use std::io;
+
 use longshore_core::{ReasonCode, report::Reason};
 
 use crate::rsync::exit_code::Fault;
@@ -49,9 +51,13 @@ impl Failure {
         Self { reason: Reason::new(code, text), class }
     }
 
-    /// The node's disk failed while doing `what`.
-    pub fn store(what: &str, error: &std::io::Error) -> Self {
-        Self::new(ReasonCode::StoreFailed, format!("{what}: {error}"))
+    /// The node's disk failed while doing `what`. A full one is never the job's fault: room for all that it may take was promised.
+    pub fn store(what: &str, error: &io::Error) -> Self {
+        let failure = Self::new(ReasonCode::StoreFailed, format!("{what}: {error}"));
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self { class: Class::NodeUnfit, ..failure },
+            _ => failure,
+        }
     }
 
     /// We ended the transfer: a drain, or a lease that was lost.

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::ExitStatus,
@@ -14,7 +13,7 @@ use std::{
 };
 
 use longshore_core::{
-    Content, ContentKind, JobId, ReasonCode, RelativePath, Source, digest::Xxh3, job::HostAddress, step,
+    Content, ContentKind, JobId, ReasonCode, RelativePath, Source, Transport, digest::Xxh3, job::HostAddress, step,
 };
 use tokio::{io::AsyncReadExt, time};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     bandwidth::{Bandwidth, Lane},
     failure::{Class, Failure},
-    incoming::{Incoming, allocated_below},
+    incoming::{Incoming, Size},
     progress::{DiskWatch, Progress},
     rsync::{
         arguments::{self, Checksum, Shape, Wanted},
@@ -96,6 +95,8 @@ struct Run {
     end: Option<End>,
     said: Vec<u8>,
     digests: HashMap<Vec<u8>, Xxh3>,
+    /// Made by this run.
+    folders: u64,
     /// Of files; rsync tells it at a good end.
     literal_bytes: Option<u64>,
     received_bytes: u64,
@@ -109,6 +110,7 @@ enum End {
     Silent,
     TooMuch(u64),
     TooManyFiles,
+    TooManyFolders,
     Stopped,
     /// Its way is no longer allowed: it goes on by another.
     Moved,
@@ -139,9 +141,9 @@ impl Fetcher {
             ContentKind::Directory => Shape::Directory,
         };
         let load = Load { shape, largest_bytes: errand.content.size_bytes };
-        let folder = incoming.prepare([&errand.source.path]).await;
-        folder.map_err(|error| Failure::store("the transfer's folder", &error))?;
-        let (fetched, failure) = self.session(incoming, errand, load).await?;
+        let found = incoming.prepare([&errand.source.path]).await;
+        let found = found.map_err(|error| Failure::store("the transfer's folder", &error))?;
+        let (fetched, failure) = self.session(incoming, errand, load, found).await?;
         failure.map_or(Ok(fetched), Err)
     }
 
@@ -158,24 +160,23 @@ impl Fetcher {
         paths: &[&RelativePath],
         largest_bytes: u64,
     ) -> Result<(Fetched, Option<Failure>), Failure> {
-        let folder = incoming.prepare(paths.iter().copied()).await;
-        folder.map_err(|error| Failure::store("the batch's folder", &error))?;
-        self.session(incoming, errand, Load { shape: Shape::Files, largest_bytes }).await
+        let found = incoming.prepare(paths.iter().copied()).await;
+        let found = found.map_err(|error| Failure::store("the batch's folder", &error))?;
+        self.session(incoming, errand, Load { shape: Shape::Files, largest_bytes }, found).await
     }
 
-    /// One session, and why it ended before its time. Digests are of what came whole: none, when it did not end well.
+    /// One session that begins with what was `found`, and why it ended before its time. Digests are of what came whole: none,
+    /// when it did not end well.
     async fn session(
         &self,
         incoming: &Incoming,
         errand: Errand<'_>,
         load: Load,
+        found: Size,
     ) -> Result<(Fetched, Option<Failure>), Failure> {
-        let Errand { source, content, progress, .. } = errand;
-        let found_bytes = incoming.bytes_here();
-        progress.reached(found_bytes);
-        if found_bytes > 0 {
-            progress.stored(allocated_below(&incoming.backup()));
-        }
+        let Errand { source, progress, .. } = errand;
+        progress.reached(found.bytes);
+        progress.stored(found.allocated_bytes);
         let started = Instant::now();
         let known = |hosts: &Mutex<HashSet<HostAddress>>| {
             hosts.lock().unwrap_or_else(PoisonError::into_inner).contains(&source.address)
@@ -184,17 +185,18 @@ impl Fetcher {
             hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(source.address.clone());
         };
         let first = if known(&self.without_xxh128) { Checksum::Negotiated } else { Checksum::Xxh128 };
-        let mut run = self.run(incoming, errand, load, first).await?;
+        let mut run = self.run(incoming, errand, load, found, first).await?;
         let succeeded = |run: &Run| matches!(&run.end, Some(End::Exit(status)) if status.success());
         if first == Checksum::Xxh128 {
             if succeeded(&run) {
                 remember(&self.with_xxh128);
-            } else if run.may_be_old_daemon()
+            } else if source.transport != Transport::Ssh
+                && run.may_be_old_daemon()
                 // A line that broke in the middle says nothing of the daemon.
-                && incoming.bytes_here() == found_bytes
                 && !known(&self.with_xxh128)
+                && incoming.here().await.bytes == found.bytes
             {
-                let second = self.run(incoming, errand, load, Checksum::Negotiated).await?;
+                let second = self.run(incoming, errand, load, found, Checksum::Negotiated).await?;
                 if succeeded(&second) {
                     tracing::info!(host = %source.address, "its rsync does not know xxh128; digests are made by reading");
                     remember(&self.without_xxh128);
@@ -210,18 +212,19 @@ impl Fetcher {
             // A digest is printed before it is known whether the file came whole.
             run.digests.clear();
         }
-        let failure = self.judge(&run, incoming, content, load);
+        let failure = self.judge(&run, incoming, errand, load).await;
         let fetched = Fetched {
             digests: run.digests,
             received_bytes: run.received_bytes,
             seconds: started.elapsed().as_secs_f64(),
-            found_bytes,
+            found_bytes: found.bytes,
             whole,
         };
         Ok((fetched, failure))
     }
 
-    fn judge(&self, run: &Run, incoming: &Incoming, content: &Content, load: Load) -> Option<Failure> {
+    async fn judge(&self, run: &Run, incoming: &Incoming, errand: Errand<'_>, load: Load) -> Option<Failure> {
+        let content = errand.content;
         let said = String::from_utf8_lossy(&run.said).trim().to_owned();
         Some(match &run.end {
             Some(End::Exit(status)) if status.success() => return None,
@@ -230,7 +233,9 @@ impl Fetcher {
                 if load.shape == Shape::Files && exit_code::is_partial(exit) {
                     return None;
                 }
-                Failure::rsync(exit, incoming.bytes_here() > 0, &said)
+                let arrived = incoming.here().await.bytes > 0;
+                let is_ssh = errand.source.transport == Transport::Ssh;
+                Failure::rsync(if is_ssh { exit_code::over_ssh(exit, arrived) } else { exit }, arrived, &said)
             }
             Some(End::Stalled | End::Moved) | None => {
                 let seconds = self.rsync.stall.duration().as_secs_f64();
@@ -248,6 +253,11 @@ impl Fetcher {
             Some(End::TooManyFiles) => {
                 Failure::new(ReasonCode::SizeDiffers, format!("{} files were announced, and more came", content.files))
             }
+            Some(End::TooManyFolders) => {
+                let (files, most) = (content.files, content.most_folders());
+                let text = format!("{files} files were announced, and more than {most} folders came");
+                Failure::new(ReasonCode::SizeDiffers, text)
+            }
             Some(End::Stopped) => Failure::ended(),
         })
     }
@@ -258,11 +268,13 @@ impl Fetcher {
         incoming: &Incoming,
         errand: Errand<'_>,
         load: Load,
+        found: Size,
         checksum: Checksum,
     ) -> Result<Run, Failure> {
-        let mut before = 0;
+        let (mut before, mut fresh) = (0, load.shape == Shape::Files || found.bytes == 0);
         loop {
-            let mut run = self.run_once(incoming, errand, load, checksum).await?;
+            let mut run = self.run_once(incoming, errand, load, fresh, checksum).await?;
+            fresh = load.shape == Shape::Files;
             run.received_bytes += before;
             if !matches!(run.end, Some(End::Moved)) {
                 return Ok(run);
@@ -277,6 +289,7 @@ impl Fetcher {
         incoming: &Incoming,
         errand: Errand<'_>,
         load: Load,
+        fresh: bool,
         checksum: Checksum,
     ) -> Result<Run, Failure> {
         let Errand { source, content, lane, progress, stop } = errand;
@@ -291,7 +304,7 @@ impl Fetcher {
             source,
             shape: load.shape,
             largest_bytes: load.largest_bytes,
-            fresh: load.shape == Shape::Files || fs::symlink_metadata(into.join(source.path.name())).is_err(),
+            fresh,
             checksum,
             marker: &marker,
             names: &names,
@@ -320,6 +333,11 @@ impl Fetcher {
                     // Each is remembered: a host must not fill the memory with names.
                     if run.digests.len() as u64 > content.files.max(1) {
                         run.end = Some(End::TooManyFiles);
+                        break;
+                    }
+                    // Nobody announces them, and each takes of the disk.
+                    if run.folders > content.most_folders() {
+                        run.end = Some(End::TooManyFolders);
                         break;
                     }
                 }
@@ -359,7 +377,12 @@ impl Fetcher {
         }
         // Ended by us, when it was not by itself: what it has is kept.
         rsync.end().await.map_err(|error| broken("ending rsync", &error))?;
-        run.received_bytes = run.literal_bytes.unwrap_or_else(|| route.received(rsync.id()).unwrap_or(0));
+        run.received_bytes = match (&run.end, run.literal_bytes) {
+            (_, Some(bytes)) => bytes,
+            // It is not told of a fresh file; whether it is as long as announced is verified.
+            (Some(End::Exit(status)), None) if status.success() && load.shape == Shape::File => content.size_bytes,
+            (_, None) => route.received(rsync.id()).unwrap_or(0),
+        };
         Ok(run)
     }
 }
@@ -380,6 +403,7 @@ impl Run {
             Event::File { name, digest: Some(digest) } => {
                 self.digests.insert(name, digest);
             }
+            Event::Folder => self.folders += 1,
             Event::File { .. } | Event::Matched(_) => {}
             Event::Progress(bytes) => progress.reached(bytes),
             Event::Literal(bytes) => self.literal_bytes = Some(bytes),

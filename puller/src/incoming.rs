@@ -26,6 +26,9 @@ use crate::{
     store::{self, Store},
 };
 
+/// In a transfer's folder, what becomes the backup.
+pub(crate) const BACKUP: &str = "backup";
+
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A locked transfer folder. Its content stays when this is dropped.
@@ -46,24 +49,36 @@ impl Incoming {
         Self::open_at(job, store.incoming(job)).await
     }
 
+    /// Makes the folder of `job`; `None` when there is one. Blocking.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn open_new(store: &Store, job: JobId) -> io::Result<Option<Self>> {
+        let folder = store.incoming(job);
+        match fs::DirBuilder::new().mode(0o750).create(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            made => made.and_then(|()| try_lock(job, folder)),
+        }
+    }
+
     /// The folder of `job`, when there is one and nothing works in it; nobody is ended.
     ///
     /// # Errors
     /// The file system's.
     pub async fn try_open(store: &Store, job: JobId) -> io::Result<Option<Self>> {
-        let folder = store.incoming(job);
-        where_it_may_block(move || {
-            let lock = match File::open(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                opened => opened?,
-            };
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-                locked => locked?,
-            }
-            Ok(is_same(&lock, &folder)?.then_some(Self { job, folder, lock }))
-        })
-        .await
+        Self::try_open_at(job, store.incoming(job)).await
+    }
+
+    /// As [`Incoming::try_open`], the folder of a batch.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub async fn try_open_batch(store: &Store, batch: JobId) -> io::Result<Option<Self>> {
+        Self::try_open_at(batch, store.incoming_batch(batch)).await
+    }
+
+    async fn try_open_at(job: JobId, folder: PathBuf) -> io::Result<Option<Self>> {
+        on_disk(move || try_lock(job, folder)).await
     }
 
     /// As [`Incoming::open`], the folder of a batch (see [`crate::batch`]).
@@ -77,16 +92,18 @@ impl Incoming {
     async fn open_at(job: JobId, folder: PathBuf) -> io::Result<Self> {
         loop {
             let made = folder.clone();
-            let lock = match where_it_may_block(move || make(&made).and_then(|()| File::open(&made))).await {
+            let opened = on_disk(move || match make(&made).and_then(|()| File::open(&made)) {
                 // Of an existing store: the sweep was between the two steps. Without one, nothing is made here.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && folder.parent().is_some_and(Path::is_dir) => {
-                    continue;
+                Err(error) if error.kind() == io::ErrorKind::NotFound && made.parent().is_some_and(Path::is_dir) => {
+                    Ok(None)
                 }
-                opened => opened?,
-            };
+                opened => Ok(Some(opened?)),
+            });
+            let Some(lock) = opened.await? else { continue };
             take(&lock, &folder).await?;
             // The sweep may have removed it between the two steps: then the lock is on a folder that is no more.
-            if is_same(&lock, &folder)? {
+            let (opened, named) = (lock.try_clone()?, folder.clone());
+            if on_disk(move || is_same(&opened, &named)).await? {
                 return Ok(Self { job, folder, lock });
             }
         }
@@ -99,7 +116,7 @@ impl Incoming {
 
     /// What becomes the backup.
     pub fn backup(&self) -> PathBuf {
-        self.folder.join("backup")
+        self.folder.join(BACKUP)
     }
 
     /// The file for `--files-from`.
@@ -115,13 +132,18 @@ impl Incoming {
         Ok(self.lock.try_clone()?.into())
     }
 
-    /// Prepares a fetch of `paths`.
+    /// Prepares a fetch of `paths`, and tells what an earlier one left.
     ///
     /// # Errors
     /// The file system's.
-    pub async fn prepare<'a>(&self, paths: impl IntoIterator<Item = &'a RelativePath>) -> io::Result<()> {
+    pub async fn prepare<'a>(&self, paths: impl IntoIterator<Item = &'a RelativePath>) -> io::Result<Size> {
         let (file, names, backup) = (self.names(), arguments::names(paths), self.backup());
-        where_it_may_block(move || fs::write(file, names).and_then(|()| make(&backup))).await
+        on_disk(move || {
+            fs::write(file, names)?;
+            make(&backup)?;
+            Ok(Size::below(&backup))
+        })
+        .await
     }
 
     /// Makes the folder that becomes the backup.
@@ -132,9 +154,10 @@ impl Incoming {
         make(&self.backup())
     }
 
-    /// Bytes of the backup that are here.
-    pub fn bytes_here(&self) -> u64 {
-        bytes_below(&self.backup())
+    /// What of the backup is here.
+    pub async fn here(&self) -> Size {
+        let backup = self.backup();
+        on_disk(move || Ok(Size::below(&backup))).await.unwrap_or_default()
     }
 
     /// Removes the folder and everything in it.
@@ -146,8 +169,11 @@ impl Incoming {
     }
 }
 
-/// A disk that hangs must hold no thread that others need.
-async fn where_it_may_block<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+/// Runs file work where it may block: a disk that hangs must hold no thread that others need.
+///
+/// # Errors
+/// Its own.
+pub(crate) async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten()
 }
 
@@ -159,6 +185,19 @@ fn make(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// A folder that is there and that nothing works in.
+fn try_lock(job: JobId, folder: PathBuf) -> io::Result<Option<Incoming>> {
+    let lock = match File::open(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        locked => locked?,
+    }
+    Ok(is_same(&lock, &folder)?.then_some(Incoming { job, folder, lock }))
+}
+
 fn is_same(open: &File, path: &Path) -> io::Result<bool> {
     let open = open.metadata()?;
     match fs::metadata(path) {
@@ -168,29 +207,34 @@ fn is_same(open: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Bytes of all regular files at and below `path`; what can't be read counts nothing. One folder is open at a time.
-pub fn bytes_below(path: &Path) -> u64 {
-    sum_below(path, fs::Metadata::len)
+/// What regular files take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Their lengths.
+    pub bytes: u64,
+    /// Bytes that the disk holds of them.
+    pub allocated_bytes: u64,
 }
 
-/// The same, in bytes that the disk holds.
-pub fn allocated_below(path: &Path) -> u64 {
-    sum_below(path, |found| found.blocks() * 512)
-}
-
-fn sum_below(path: &Path, bytes_of: impl Fn(&fs::Metadata) -> u64) -> u64 {
-    let mut bytes = 0;
-    let mut waiting = vec![path.to_owned()];
-    while let Some(path) = waiting.pop() {
-        match fs::symlink_metadata(&path) {
-            Ok(found) if found.is_file() => bytes += bytes_of(&found),
-            Ok(found) if found.is_dir() => {
-                waiting.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+impl Size {
+    /// Of all at and below `path`; what can't be read counts nothing. One folder is open at a time.
+    pub fn below(path: &Path) -> Self {
+        let mut size = Self::default();
+        let mut waiting = vec![path.to_owned()];
+        while let Some(path) = waiting.pop() {
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_file() => {
+                    size.bytes += found.len();
+                    size.allocated_bytes += found.blocks() * 512;
+                }
+                Ok(found) if found.is_dir() => {
+                    waiting.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+                }
+                _ => {}
             }
-            _ => {}
         }
+        size
     }
-    bytes
 }
 
 /// Takes the lock, ending whoever has inherited it from a puller that is gone.

@@ -26,32 +26,34 @@ impl Carrier {
     ///
     /// # Errors
     /// [`Failure`] of the node's disk.
-    pub fn file_system(&self) -> Result<Arc<File>, Failure> {
-        File::open(self.store.root()).map(Arc::new).map_err(|error| Failure::store("opening the store", &error))
+    pub async fn file_system(&self) -> Result<Arc<File>, Failure> {
+        let root = self.store.root().to_owned();
+        let opened =
+            move || File::open(root).map(Arc::new).map_err(|error| Failure::store("opening the store", &error));
+        blocking(opened).await
     }
 
     /// Writes the manifests beside the data, and syncs all: all but the names is durable then. A folder's files were synced by
-    /// rsync, and its folders when they were verified.
+    /// rsync, and its folders when they were verified. Many are synced by their `file_system`, if it was opened in time.
     ///
     /// # Errors
     /// [`Failure`] of the node's disk.
     pub async fn write_manifests(
         &self,
         backups: impl Iterator<Item = &Brought>,
-        file_system: &Arc<File>,
+        file_system: Option<&Arc<File>>,
     ) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::store("the manifest", &error);
-        let (mut written, mut synced) = (Vec::new(), Vec::new());
+        let (mut written, mut replaced, mut synced) = (Vec::new(), Vec::new(), Vec::new());
         for brought in backups {
             let manifest = serde_json::to_vec_pretty(&brought.report).map_err(|error| failed(error.into()))?;
-            let Some(incoming) = &brought.incoming else {
+            if brought.is_published {
                 let place = brought.place.below(self.store.root());
-                let write =
-                    move || store::write_whole(&place.join(MANIFEST), &manifest).and_then(|()| store::sync(&place));
-                blocking(move || write().map_err(failed)).await?;
+                replaced.push((place.join(MANIFEST), manifest));
+                synced.push(place);
                 continue;
-            };
-            let folder = incoming.backup();
+            }
+            let folder = brought.incoming.backup();
             synced.push(folder.join(MANIFEST));
             written.push((folder.join(MANIFEST), manifest));
             if let Some(files) = &brought.files {
@@ -63,14 +65,15 @@ impl Carrier {
             }
             synced.push(folder);
         }
-        let file_system = Arc::clone(file_system);
+        let file_system = file_system.map(Arc::clone);
         let durable = move || {
             written.iter().try_for_each(|(path, bytes)| store::write_unread(path, bytes))?;
-            if synced.len() > MOST_SINGLE_SYNCS {
-                return Ok(rustix::fs::syncfs(&*file_system)?);
+            replaced.iter().try_for_each(|(path, bytes)| store::write_whole(path, bytes))?;
+            match file_system {
+                Some(file_system) if synced.len() > MOST_SINGLE_SYNCS => Ok(rustix::fs::syncfs(&*file_system)?),
+                // One after the other: the first writes the journal for all, and other slots' files share it.
+                _ => synced.iter().try_for_each(|path| store::sync(path)),
             }
-            // One after the other: the first writes the journal for all, and other slots' files share it.
-            synced.iter().try_for_each(|path| store::sync(path))
         };
         blocking(move || durable().map_err(failed)).await
     }
@@ -82,7 +85,7 @@ impl Carrier {
         let named: Vec<Named> = backups
             .map(|brought| Named {
                 // The kill may have come before the name was durable: synced once more.
-                from: brought.incoming.as_ref().map(crate::incoming::Incoming::backup),
+                from: (!brought.is_published).then(|| brought.incoming.backup()),
                 aside: format!("{}-{}", brought.report.job.id, brought.report.revision),
                 above: brought.place.below(root).parent().unwrap_or(root).to_owned(),
                 place: brought.place.clone(),
@@ -96,7 +99,7 @@ impl Carrier {
     /// These backups are settled: nothing of their transfers is needed any more.
     pub async fn finish(&self, backups: Vec<Brought>) {
         let removed = tokio::task::spawn_blocking(move || {
-            for incoming in backups.into_iter().filter_map(|brought| brought.incoming) {
+            for Brought { incoming, .. } in backups {
                 let job = incoming.job();
                 if let Err(error) = incoming.remove() {
                     tracing::warn!(%job, %error, "the transfer's folder could not be removed; the next start does it");

@@ -129,7 +129,7 @@ impl Node {
             space: Space::new(store.root(), settings.store.reserve),
             carrier: Carrier::new(&settings, Arc::clone(&store), Arc::clone(&bandwidth), Arc::clone(&peers)),
             peers,
-            disk_watch: DiskWatch::default(),
+            disk_watch: DiskWatch::new(settings.store.hang.duration()),
             policy: NodePolicy::open(&settings, Arc::clone(&store)),
             bandwidth,
             metrics: NodeMetrics::new(),

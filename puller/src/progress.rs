@@ -12,7 +12,7 @@ use std::{
 use longshore_core::{Job, Millis};
 use tokio::task::JoinHandle;
 
-use crate::{incoming::allocated_below, space::Promised};
+use crate::{incoming::Size, space::Promised};
 
 /// The disk is asked so often at most; less often where the answer takes long (a folder of very many files).
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -113,7 +113,9 @@ impl DiskWatch {
             }
             None if Instant::now() >= self.next => {
                 let (folder, started) = (self.folder.clone(), Instant::now());
-                self.asked = Some(tokio::task::spawn_blocking(move || (allocated_below(&folder), started.elapsed())));
+                self.asked = Some(tokio::task::spawn_blocking(move || {
+                    (Size::below(&folder).allocated_bytes, started.elapsed())
+                }));
             }
             None => {}
         }
@@ -158,6 +160,6 @@ mod tests {
         // A hole takes no room, whatever the length.
         let hole = std::fs::File::create(folder.path().join("b")).unwrap();
         hole.set_len(1 << 30).unwrap();
-        assert!(allocated_below(folder.path()) < 1 << 20);
+        assert!(Size::below(folder.path()).allocated_bytes < 1 << 20);
     }
 }

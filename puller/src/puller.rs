@@ -138,7 +138,8 @@ async fn claim_until(node: &Arc<Node>, until: Until, ending: &CancellationToken,
                 // Hosts that are busy though nothing of ours runs: with others' transfers, or they rest.
                 busy_in_a_row = if idle == Some(Idle::HostsBusy) && was_empty { busy_in_a_row + 1 } else { 0 };
                 let over = idle == Some(Idle::Empty) || busy_in_a_row >= BUSY_AT_THE_END;
-                if until == Until::Empty && over && workers.is_empty() {
+                // What a transfer gave back after the answer waits again.
+                if until == Until::Empty && over && was_empty {
                     break;
                 }
                 alive(shutdown, claimer.pause()).await;

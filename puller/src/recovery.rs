@@ -6,7 +6,6 @@
 
 use std::{
     fs, io,
-    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -19,7 +18,7 @@ use longshore_core::{
 };
 
 use crate::{
-    incoming::Incoming,
+    incoming::{BACKUP, Incoming, on_disk},
     node::Node,
     store::{self, BATCH_PREFIX, INCOMING, Store},
 };
@@ -29,45 +28,19 @@ use crate::{
 /// # Errors
 /// [`LinkError`] of the queue; to be called again then.
 pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
-    for job in left_jobs(&node.store).unwrap_or_default() {
-        let published = match find(&node.store, job).await {
-            Ok(Some(place)) => place,
-            Ok(None) => continue,
-            Err(error) => {
-                tracing::error!(%job, %error, "a left transfer could not be looked at");
-                continue;
-            }
-        };
-        let folder = published.below(node.store.root());
-        let Ok(report) = Store::manifest(&folder) else { continue };
-        let lease = Lease {
-            job: report.job.clone(),
-            node_id: node.settings.node_id.clone(),
-            revision: report.revision,
-            attempts: report.attempts,
-            expires_at: Millis::now(),
-            admitted_at: report.job.made_at,
-            queue: report.job.queue.clone(),
-            copy_of: (!report.copies.is_empty()).then(|| Box::new(report.clone())),
-        };
-        // The kill may have come before the name was durable, and after the report nobody else has the backup.
-        let named = [Some(folder.clone()), folder.parent().map(Path::to_owned)];
-        let synced = tokio::task::spawn_blocking(move || named.iter().flatten().try_for_each(|path| store::sync(path)));
-        if let Err(error) = synced.await.map_err(io::Error::other).flatten() {
-            tracing::error!(%job, %error, "a published backup can't be made durable; left for the next start");
-            continue;
+    let left = left(&node.store).await;
+    for job in left.jobs {
+        match published(&node.store, job).await {
+            Ok(Some(place)) => settle_published(node, job, &place).await?,
+            Ok(None) => {}
+            Err(error) => tracing::error!(%job, %error, "a left transfer could not be looked at"),
         }
-        match node.queue.settle(&lease, &report, node.end_of(&report)).await? {
-            Settled::Done => {
-                tracing::info!(%job, "a backup published by the process before is settled");
-                node.count_stored(&lease.queue, report.job.size_bytes());
-            }
-            Settled::AlreadyYours => {}
-            Settled::Lost => node.carrier.set_aside_as_superseded(&folder, &report),
-        }
-        node.carrier.discard(&report.job).await;
     }
-    remove_batches(&node.store).await;
+    for batch in left.batches {
+        // Sessions that go on without their puller are ended.
+        let opened = Incoming::open_batch(&node.store, batch).await.map(Some);
+        remove(opened, "batch", batch).await;
+    }
     let reason = Reason::new(ReasonCode::TransferFailed, "the puller was ended in the middle of the transfer");
     for held in node.queue.leases().await? {
         if held.node_id == node.settings.node_id && !node.is_running(held.job) {
@@ -78,67 +51,135 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
     Ok(())
 }
 
-/// Removes transfers' folders that nobody has come back to for `stale_after`, and those of jobs that another node has ended.
+/// Removes transfers' folders that nobody has come back to for `stale_after`, those of jobs that another node has ended, and those
+/// of batches that are over.
 pub async fn sweep(node: &Arc<Node>) {
     let stale_after = node.settings.store.stale_after.duration();
+    let left = left(&node.store).await;
     let mut swept = 0;
-    for job in left_jobs(&node.store).unwrap_or_default() {
+    for job in left.jobs {
         if node.is_running(job) {
             continue;
         }
-        if !is_older(&node.store, job, stale_after) && !node.queue.has_ended(&job).await.unwrap_or(false) {
+        if !is_older(&node.store, job, stale_after).await && !node.queue.has_ended(&job).await.unwrap_or(false) {
             continue;
         }
-        // A backup with its final name is not settled yet: that is for the next start.
-        if !matches!(find(&node.store, job).await, Ok(None)) {
-            continue;
+        match published(&node.store, job).await {
+            Ok(None) => swept += u32::from(remove(Incoming::try_open(&node.store, job).await, "job", job).await),
+            Ok(Some(place)) => {
+                if let Err(error) = settle_published(node, job, &place).await {
+                    tracing::warn!(%job, %error, "whose a published backup is can't be asked; asked again later");
+                }
+            }
+            Err(error) => tracing::warn!(%job, %error, "a left transfer could not be looked at"),
         }
-        let removed = match Incoming::try_open(&node.store, job).await {
-            Ok(Some(incoming)) => incoming.remove(),
-            Ok(None) => continue,
-            Err(error) => Err(error),
-        };
-        match removed {
-            Ok(()) => swept += 1,
-            Err(error) => tracing::warn!(%job, %error, "a partial could not be removed"),
-        }
+    }
+    for batch in left.batches {
+        swept += u32::from(remove(Incoming::try_open_batch(&node.store, batch).await, "batch", batch).await);
     }
     if swept > 0 {
         tracing::info!(swept, "removed partials that nobody came back for");
     }
 }
 
-/// Jobs that have a transfer's folder.
-fn left_jobs(store: &Store) -> io::Result<Vec<JobId>> {
-    let entries = fs::read_dir(store.root().join(INCOMING))?;
-    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
-}
-
-/// Removes what sessions of the process before left, after ending those that go on.
-async fn remove_batches(store: &Store) {
-    for entry in fs::read_dir(store.root().join(INCOMING)).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let batch = name.to_str().and_then(|name| name.strip_prefix(BATCH_PREFIX)?.parse().ok());
-        let Some(batch) = batch else { continue };
-        let removed = match Incoming::open_batch(store, batch).await {
-            Ok(incoming) => incoming.remove(),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed {
-            tracing::warn!(%batch, %error, "a batch's folder could not be removed; the next start does it");
+/// Asks the queue whose the backup at `place` is. Unless it is ours it moves out of the way; the transfer's folder goes then.
+async fn settle_published(node: &Arc<Node>, job: JobId, place: &RelativePath) -> Result<(), LinkError> {
+    let Ok(Some(incoming)) = Incoming::try_open(&node.store, job).await else { return Ok(()) };
+    let folder = place.below(node.store.root());
+    // The kill may have come before the name was durable, and after the report nobody else has the backup.
+    let look = folder.clone();
+    let found = on_disk(move || {
+        let report = Store::manifest(&look)?;
+        store::sync(&look)?;
+        look.parent().map_or(Ok(()), store::sync)?;
+        Ok(report)
+    });
+    let report = match found.await {
+        Ok(report) => report,
+        Err(error) => {
+            tracing::error!(%job, %error, folder = %folder.display(), "a published backup can't be read or made durable; left for later");
+            return Ok(());
+        }
+    };
+    let lease = Lease {
+        job: report.job.clone(),
+        node_id: node.settings.node_id.clone(),
+        revision: report.revision,
+        attempts: report.attempts,
+        expires_at: Millis::now(),
+        admitted_at: report.job.made_at,
+        queue: report.job.queue.clone(),
+        copy_of: (!report.copies.is_empty()).then(|| Box::new(report.clone())),
+    };
+    match node.queue.settle(&lease, &report, node.end_of(&report)).await? {
+        Settled::Done => {
+            tracing::info!(%job, "a backup published before is settled");
+            node.count_stored(&lease.queue, report.job.size_bytes());
+        }
+        Settled::AlreadyYours => {}
+        Settled::Lost => {
+            if !node.carrier.set_aside_as_superseded(folder, &report).await {
+                return Ok(());
+            }
         }
     }
+    remove(Ok(Some(incoming)), "job", job).await;
+    Ok(())
 }
 
-async fn find(store: &Arc<Store>, job: JobId) -> io::Result<Option<RelativePath>> {
+/// Removes a folder that could be locked; tells whether it is gone by this.
+async fn remove(opened: io::Result<Option<Incoming>>, what: &'static str, id: JobId) -> bool {
+    let removed = match opened {
+        Ok(Some(incoming)) => on_disk(move || incoming.remove()).await.map(|()| true),
+        Ok(None) => Ok(false),
+        Err(error) => Err(error),
+    };
+    removed.unwrap_or_else(|error| {
+        tracing::warn!(what, %id, %error, "a left folder could not be removed; tried again later");
+        false
+    })
+}
+
+/// Folders of transfers.
+#[derive(Default)]
+struct Left {
+    jobs: Vec<JobId>,
+    batches: Vec<JobId>,
+}
+
+async fn left(store: &Store) -> Left {
+    let folder = store.root().join(INCOMING);
+    let listed = on_disk(move || {
+        let mut left = Left::default();
+        for entry in fs::read_dir(&folder)?.flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if let Ok(job) = name.parse() {
+                left.jobs.push(job);
+            } else if let Some(batch) = name.strip_prefix(BATCH_PREFIX).and_then(|id| id.parse().ok()) {
+                left.batches.push(batch);
+            }
+        }
+        Ok(left)
+    });
+    listed.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "transfers' folders can't be listed");
+        Left::default()
+    })
+}
+
+/// Where the backup of `job` is, when it left its transfer's folder by the rename.
+async fn published(store: &Arc<Store>, job: JobId) -> io::Result<Option<RelativePath>> {
     let store = Arc::clone(store);
-    tokio::task::spawn_blocking(move || store.find(job)).await.map_err(io::Error::other)?
+    on_disk(move || if store.incoming(job).join(BACKUP).exists() { Ok(None) } else { store.find(job) }).await
 }
 
 /// Each transfer writes its names anew, so their age is that of the last one.
-fn is_older(store: &Store, job: JobId, than: Duration) -> bool {
+async fn is_older(store: &Store, job: JobId, than: Duration) -> bool {
     let folder = store.incoming(job);
-    let touched = fs::metadata(folder.join("names")).or_else(|_| fs::metadata(&folder));
-    let age = touched.and_then(|found| found.modified()).map(|at| SystemTime::now().duration_since(at));
-    age.is_ok_and(|age| age.is_ok_and(|age| age >= than))
+    let touched = on_disk(move || {
+        let touched = fs::metadata(folder.join("names")).or_else(|_| fs::metadata(&folder));
+        touched.and_then(|found| found.modified())
+    });
+    touched.await.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age >= than))
 }

@@ -153,6 +153,9 @@ mod defaults {
     pub(super) fn yes() -> bool {
         true
     }
+    pub(super) fn hang() -> Span {
+        Span::seconds(60)
+    }
     pub(super) fn stale_after() -> Span {
         Span::seconds(72 * 3600)
     }
@@ -173,6 +176,9 @@ pub struct StoreSettings {
     /// not mounted.
     #[serde(default = "defaults::yes")]
     pub create: bool,
+    /// A disk that takes nothing for this long hangs: nothing is claimed, and what is under way is given to other nodes.
+    #[serde(default = "defaults::hang")]
+    pub hang: Span,
     /// Partials that nobody came back for are removed after this.
     #[serde(default = "defaults::stale_after")]
     pub stale_after: Span,
@@ -211,7 +217,7 @@ pub struct RsyncSettings {
     pub host_rest: Span,
     /// The longest rest of a host.
     pub host_rest_longest: Span,
-    /// A job whose host could not be asked for this long since it was admitted is given up and kept for a person.
+    /// A job that has waited for this long, while its host could not be asked all that time, is given up and kept for a person.
     pub give_up_host: Span,
     /// Transfers begun a second from such a host, over all nodes; without it, as many as come.
     pub host_starts_per_second: Option<PerSecond>,

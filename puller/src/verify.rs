@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     fn announced(kind: ContentKind, size_bytes: u64, files: u64) -> Content {
-        Content { kind, size_bytes, files, xxh3_128: None, blake3: None, extra: serde_json::Map::new() }
+        Content { kind, size_bytes, files, folders: None, xxh3_128: None, blake3: None, extra: serde_json::Map::new() }
     }
 
     fn code(result: Result<Found, Failure>) -> String {

@@ -2,7 +2,7 @@
 //! after a kill at any step, because each step leaves the disk and the queue such that the next owner of the job can go on or
 //! begin anew:
 //!
-//! fetch → verify → manifest and commit (fence) → rename → settle (fence, report) → remove the transfer's folder
+//! fetch → verify → manifest → commit (fence) → rename → settle (fence, report) → remove the transfer's folder
 //!
 //! The transfer's folder outlives the rename: while it is there, a start of this node asks the queue about the job
 //! ([`crate::recovery`]).
@@ -17,7 +17,7 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use longshore_core::{
     Millis, Outcome, ReasonCode, Report,
-    queue::{End, Held, Lease, Settled},
+    queue::{End, Held, HostFailed, Lease, Patience, Settled},
     redis_link::LinkError,
     report::{REPORT_VERSION, Reason, Transfer},
     step,
@@ -59,14 +59,17 @@ pub async fn work(node: &Arc<Node>, taken: &[Taken], ending: CancellationToken) 
     // Ended by a drain, or because no lease is left.
     let stop = ending.child_token();
     let workers: Vec<Worker<'_>> = taken.iter().map(|taken| Worker::new(node, taken, &ending)).collect();
+    let mut work = work_on(node, &workers, &stop).boxed();
     tokio::select! {
         biased;
-        () = work_on(node, &workers, &stop).boxed() => {}
+        () = &mut work => {}
         () = renew(node, &workers, &stop) => {}
         () = node.disk_watch.hung() => {
-            // What still waits for the disk may end whenever it can: the fence and the next start see to it.
             let reason = Reason::new(ReasonCode::StoreFailed, "the store's disk hangs");
             join_all(workers.iter().map(|worker| worker.give_back(&reason))).await;
+            // What waits for the disk keeps the locks of its folders until the disk answers; by then the fence stops it.
+            stop.cancel();
+            work.await;
         }
     }
     for _ in taken {
@@ -76,18 +79,17 @@ pub async fn work(node: &Arc<Node>, taken: &[Taken], ending: CancellationToken) 
 
 /// First what can be fetched in one session, landed together; then each of the others alone.
 async fn work_on(node: &Arc<Node>, workers: &[Worker<'_>], stop: &CancellationToken) {
-    let file_system = match node.carrier.file_system() {
-        Ok(file_system) => file_system,
-        Err(failure) => {
-            let failed = workers.iter().map(|worker| (worker, failure.clone()));
-            return fail_all(failed).await;
-        }
-    };
     let tasks: Vec<Task<'_>> = workers.iter().map(|worker| worker.task).collect();
     let mut alone = Vec::new();
     if let [_] = tasks.as_slice() {
         alone.extend(workers);
     } else {
+        let file_system = match node.carrier.file_system().await {
+            Ok(file_system) => file_system,
+            Err(failure) => {
+                return fail_all(node, workers.iter().map(|worker| (worker, failure.clone())).collect()).await;
+            }
+        };
         let span = tracing::info_span!("batch", jobs = tasks.len());
         let results = node.carrier.bring_together(&tasks, stop).instrument(span).await;
         let mut together = Vec::new();
@@ -97,7 +99,7 @@ async fn work_on(node: &Arc<Node>, workers: &[Worker<'_>], stop: &CancellationTo
                 None => alone.push(worker),
             }
         }
-        conclude(node, together, &file_system).await;
+        conclude(node, together, Some(&file_system)).await;
     }
     let mut host_failed = None;
     for worker in alone {
@@ -111,12 +113,12 @@ async fn work_on(node: &Arc<Node>, workers: &[Worker<'_>], stop: &CancellationTo
             // The others of this claim would find the same.
             host_failed = Some(failure.clone());
         }
-        conclude(node, vec![(worker, result)], &file_system).await;
+        conclude(node, vec![(worker, result)], None).await;
     }
 }
 
 /// Publishes and settles what was brought, then decides what becomes of the rest.
-async fn conclude(node: &Node, results: Vec<(&Worker<'_>, Result<Brought, Failure>)>, file_system: &Arc<File>) {
+async fn conclude(node: &Node, results: Vec<(&Worker<'_>, Result<Brought, Failure>)>, file_system: Option<&Arc<File>>) {
     let (mut landing, mut failed) = (Vec::new(), Vec::new());
     for (worker, result) in results {
         match result {
@@ -127,33 +129,37 @@ async fn conclude(node: &Node, results: Vec<(&Worker<'_>, Result<Brought, Failur
     if !landing.is_empty() {
         failed.extend(Box::pin(land(node, landing, file_system)).await);
     }
-    fail_all(failed.into_iter()).await;
+    fail_all(node, failed).await;
 }
 
-async fn fail_all<'a>(failed: impl Iterator<Item = (&'a Worker<'a>, Failure)>) {
-    join_all(failed.map(|(worker, failure)| worker.fail(failure).instrument(worker.span.clone()).boxed())).await;
+async fn fail_all<'a>(node: &Node, failed: Vec<(&'a Worker<'a>, Failure)>) {
+    // Looked at before any of them gives up what it has here.
+    let blames_disk = |(_, failure): &(_, Failure)| matches!(failure.class, Class::NodeRests | Class::NodeUnfit);
+    let is_full = failed.iter().any(blames_disk) && node.is_full().await;
+    let all = failed.into_iter();
+    join_all(all.map(|(worker, failure)| worker.fail(failure, is_full).instrument(worker.span.clone()).boxed())).await;
 }
 
 /// Publishes and settles, and gives back what failed on the way.
 async fn land<'a>(
     node: &Node,
     landing: Vec<(&'a Worker<'a>, Brought)>,
-    file_system: &Arc<File>,
+    file_system: Option<&Arc<File>>,
 ) -> Vec<(&'a Worker<'a>, Failure)> {
+    let written = node.carrier.write_manifests(landing.iter().map(|(_, brought)| brought), file_system).await;
+    if let Err(failure) = written {
+        return landing.into_iter().map(|(worker, _)| (worker, failure.clone())).collect();
+    }
+    // Asked after the disk, which may have taken longer than a lease: now only the rename is left.
     let length = node.settings.lease.duration();
     let asked = landing.iter().map(|(worker, _)| worker.insist("commit", || node.queue.commit(worker.lease(), length)));
-    // Independent of each other; only the rename needs both.
-    let (written, held) = tokio::join!(
-        node.carrier.write_manifests(landing.iter().map(|(_, brought)| brought), file_system),
-        join_all(asked)
-    );
+    let held = join_all(asked).await;
     let (mut ours, mut failed) = (Vec::with_capacity(landing.len()), Vec::new());
     for ((worker, brought), held) in landing.into_iter().zip(held) {
-        match (held, &written) {
-            (Some(Held::Yours), Ok(())) => ours.push((worker, brought)),
-            (Some(Held::Yours), Err(failure)) => failed.push((worker, failure.clone())),
-            (Some(Held::Lost), _) => worker.superseded(brought, "before its backup was published").await,
-            (None, _) => {}
+        match held {
+            Some(Held::Yours) => ours.push((worker, brought)),
+            Some(Held::Lost) => worker.superseded(brought, "before its backup was published").await,
+            None => {}
         }
     }
     step::reached("puller.committed");
@@ -219,7 +225,6 @@ struct Worker<'a> {
     node: &'a Arc<Node>,
     taken: &'a Taken,
     task: Task<'a>,
-    was_corrupt: bool,
     lost: CancellationToken,
     ending: &'a CancellationToken,
     span: Span,
@@ -238,8 +243,7 @@ impl<'a> Worker<'a> {
         let span =
             tracing::info_span!("job", job = %lease.job.id, instance = %lease.job.key(), attempt = lease.attempts);
         let task = Task { job: &lease.job, turn, progress };
-        let was_corrupt = node.carrier.was_corrupt(&lease.job);
-        Self { node, taken, task, was_corrupt, lost: CancellationToken::new(), ending, span }
+        Self { node, taken, task, lost: CancellationToken::new(), ending, span }
     }
 
     fn lease(&self) -> &'a Lease {
@@ -279,8 +283,9 @@ impl<'a> Worker<'a> {
         self.node.carrier.superseded(brought).await;
     }
 
-    /// Decides what becomes of a job whose transfer failed: the one place where a failure is logged.
-    async fn fail(&self, failure: Failure) {
+    /// Decides what becomes of a job whose transfer failed: the one place where a failure is logged. `is_full` says whether the disk was
+    /// at its reserve then.
+    async fn fail(&self, failure: Failure, is_full: bool) {
         let (node, lease) = (self.node, self.lease());
         if self.lost.is_cancelled() {
             tracing::warn!("the lease was lost during the transfer; another node has the job");
@@ -294,12 +299,12 @@ impl<'a> Worker<'a> {
         node.failed_with(format!("{} of {}: {}", lease.job.id, lease.job.key(), failure.reason));
         if matches!(failure.class, Class::NodeRests | Class::NodeUnfit) {
             node.rest();
-            if node.is_full().await {
+            if is_full {
                 // A partial on a full disk would keep the node paused for nothing.
                 node.carrier.discard(&lease.job).await;
             }
-            // A disk that takes nothing even without this job's bytes must not bring the job nearer to its end.
-            if failure.class == Class::NodeUnfit || !node.can_store().await {
+            // A disk that is full, or takes nothing even without this job's bytes, must not bring the job nearer to its end.
+            if failure.class == Class::NodeUnfit || is_full || !node.can_store().await {
                 return self.give_back(&failure.reason).await;
             }
         }
@@ -308,8 +313,7 @@ impl<'a> Worker<'a> {
         }
         let is_last = lease.attempts >= node.settings.retry;
         let again = match failure.class {
-            Class::Again | Class::NodeRests | Class::NodeUnfit => !is_last,
-            Class::Corrupt => !is_last && !self.was_corrupt,
+            Class::Again | Class::NodeRests | Class::NodeUnfit | Class::Corrupt => !is_last,
             Class::GiveUp | Class::Ended | Class::Host => false,
         };
         if again {
@@ -319,18 +323,26 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// For any node to take when the host has rested; too long after the admission it is given up.
+    /// For any node to take when the host has rested, unless both have lasted too long.
     async fn host_failed(&self, reason: Reason) {
-        let (node, lease) = (self.node, self.lease());
-        let settings = &node.settings.rsync;
-        let waited = Millis::now().since(lease.admitted_at);
-        if waited >= settings.give_up_host.duration() {
-            let text = format!("its host could not be asked for {}: {}", settings.give_up_host, reason.text);
-            return self.give_up(Reason::new(reason.code, text)).await;
-        }
-        tracing::warn!(%reason, "the host could not be asked; given back, no attempt counted");
-        let (first, longest) = (settings.host_rest.duration(), settings.host_rest_longest.duration());
-        let held = self.insist("host_failed", || node.queue.host_failed(lease, first, longest, &reason)).await;
+        let (node, lease, settings) = (self.node, self.lease(), &self.node.settings.rsync);
+        let patience = Patience {
+            first_rest: settings.host_rest.duration(),
+            longest_rest: settings.host_rest_longest.duration(),
+            give_up: settings.give_up_host.duration(),
+        };
+        let held = match self.insist("host_failed", || node.queue.host_failed(lease, patience, &reason)).await {
+            Some(HostFailed::GiveUp) => {
+                let text = format!("its host could not be asked for {}: {}", settings.give_up_host, reason.text);
+                return self.give_up(Reason::new(reason.code, text)).await;
+            }
+            Some(HostFailed::GivenBack) => {
+                tracing::warn!(%reason, "the host could not be asked; given back, no attempt counted");
+                Some(Held::Yours)
+            }
+            Some(HostFailed::Lost) => Some(Held::Lost),
+            None => None,
+        };
         self.after_return(held, &reason).await;
     }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Held, Lease, Queue, claim::micros, script};
+use super::{Lease, Queue, claim::micros, script};
 use crate::{Millis, ServerId, job::ModuleName, redis_link::LinkError, report::Reason};
 
 /// What one host may be asked at once. The same on all nodes, or the smallest counts.
@@ -34,24 +34,49 @@ pub struct HostOverrides {
     pub modules: BTreeMap<ModuleName, u32>,
 }
 
+/// How a host that can't be asked is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Its rest after the first failure; after each further one in a row twice as long.
+    pub first_rest: Duration,
+    /// Its longest rest.
+    pub longest_rest: Duration,
+    /// A job that has waited for so long, while its host failed all that time, is given up.
+    pub give_up: Duration,
+}
+
+/// What becomes of a job whose host could not be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostFailed {
+    /// It is ready again, the attempt not counted.
+    GivenBack,
+    /// It is still its holder's, who is to end it.
+    GiveUp,
+    /// It is another's.
+    Lost,
+}
+
 impl Queue {
-    /// Gives a job back because its host can't be asked (it is down, or refuses): ready again at once, the attempt not counted.
-    /// The host rests for `first`, after each further failure in a row twice as long, at most `longest`, and may then have one
-    /// transfer at a time, until a job of it is stored.
+    /// A job's host can't be asked (it is down, or refuses): it rests, and may then have one transfer at a time, until a job of it
+    /// is stored.
     ///
     /// # Errors
     /// [`LinkError`].
     pub async fn host_failed(
         &self,
         held: &Lease,
-        first: Duration,
-        longest: Duration,
+        patience: Patience,
         reason: &Reason,
-    ) -> Result<Held, LinkError> {
+    ) -> Result<HostFailed, LinkError> {
         let mut call = script::HOST_FAILED.prepare_invoke();
         call.arg(held.job.id.to_string()).arg(held.node_id.as_str()).arg(held.revision);
-        call.arg(micros(first)).arg(micros(longest)).arg(reason.code.as_str()).arg(&reason.text);
-        self.run(&call).await.map(Held::from_answer)
+        call.arg(micros(patience.first_rest)).arg(micros(patience.longest_rest));
+        call.arg(reason.code.as_str()).arg(&reason.text).arg(micros(patience.give_up));
+        Ok(match self.run(&call).await? {
+            0 => HostFailed::Lost,
+            1 => HostFailed::GivenBack,
+            _ => HostFailed::GiveUp,
+        })
     }
 
     /// No job of `host` is given out before `until` (by Redis' clock), but those of urgent levels. What runs goes on.

@@ -86,7 +86,7 @@ pub use self::{
     dead_report::DeadReport,
     depth::{HeldLease, QueueDepth},
     host::{MailboxEntry, Offered},
-    host_limit::{HostLimits, HostOverrides},
+    host_limit::{HostFailed, HostLimits, HostOverrides, Patience},
     lease::{End, Held, Lease, Settled},
     level::{Level, Order},
     operate::Changed,

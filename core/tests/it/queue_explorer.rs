@@ -17,7 +17,9 @@ use std::{
 
 use longshore_core::{
     Job, Outcome, ReasonCode,
-    queue::{Changed, ClaimRequest, Claimed, End, Held, JobState, Lease, Level, Queue, Settled},
+    queue::{
+        Changed, ClaimRequest, Claimed, End, Held, HostFailed, JobState, Lease, Level, Patience, Queue, Settled,
+    },
     report::Reason,
 };
 use longshore_tests::Random;
@@ -26,6 +28,9 @@ use crate::{
     cluster::{Cluster, LEASE, job, levels, node_id, question, stored},
     queue_explorer_world::{Holding, Node, Number, Phase, Return, Rules, Server, Step, Verb, World},
 };
+
+const NO_REST: Patience =
+    Patience { first_rest: Duration::ZERO, longest_rest: Duration::ZERO, give_up: Duration::from_secs(3600) };
 
 /// A world, and the real one beside it.
 struct Trial {
@@ -235,7 +240,10 @@ impl Trial {
         let held = match how {
             Return::Release => queue.release(lease).await,
             Return::Retry => queue.retry_later(lease, Duration::ZERO, &reason).await,
-            Return::HostFailed => queue.host_failed(lease, Duration::ZERO, Duration::ZERO, &reason).await,
+            Return::HostFailed => queue.host_failed(lease, NO_REST, &reason).await.map(|answer| match answer {
+                HostFailed::GivenBack => Held::Yours,
+                HostFailed::GiveUp | HostFailed::Lost => Held::Lost,
+            }),
         };
         let server = &mut self.world.jobs[job].server;
         let expected = match *server {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_core::{
     Job, Millis, ReasonCode,
-    queue::{ClaimRequest, Claimed, Held, HostLimits, HostOverrides, Idle, Lease, Level, Queue},
+    queue::{ClaimRequest, Claimed, Held, HostFailed, HostLimits, HostOverrides, Idle, Lease, Level, Patience, Queue},
     report::Reason,
 };
 use longshore_tests::wait_until;
@@ -32,8 +32,10 @@ fn refused() -> Reason {
     Reason::new(ReasonCode::Unreachable, "connection refused")
 }
 
-async fn host_fails(cluster: &Cluster, lease: &Lease) -> Held {
-    cluster.queue.host_failed(lease, FIRST, LONGEST, &refused()).await.unwrap()
+const PATIENCE: Patience = Patience { first_rest: FIRST, longest_rest: LONGEST, give_up: Duration::from_secs(3600) };
+
+async fn host_fails(cluster: &Cluster, lease: &Lease) -> HostFailed {
+    cluster.queue.host_failed(lease, PATIENCE, &refused()).await.unwrap()
 }
 
 /// The time of a host's rest is over.
@@ -103,9 +105,9 @@ async fn a_host_that_fails_rests_longer_each_time_and_its_jobs_lose_no_attempt()
     cluster.admit_to(&level(), &jobs).await;
     let (one, two) = (lease(&cluster).await, lease(&cluster).await);
     // Two side by side, and one answer lost: it failed once.
-    assert_eq!(host_fails(&cluster, &one).await, Held::Yours);
-    assert_eq!(host_fails(&cluster, &one).await, Held::Yours);
-    assert_eq!(host_fails(&cluster, &two).await, Held::Yours);
+    assert_eq!(host_fails(&cluster, &one).await, HostFailed::GivenBack);
+    assert_eq!(host_fails(&cluster, &one).await, HostFailed::GivenBack);
+    assert_eq!(host_fails(&cluster, &two).await, HostFailed::GivenBack);
     let state = |field| cluster.redis::<Option<u64>>(&["HGET", "longshore:host:a", field]);
     assert_eq!(state("failures"), Some(1));
     // Nobody waits for it.
@@ -122,7 +124,7 @@ async fn a_host_that_fails_rests_longer_each_time_and_its_jobs_lose_no_attempt()
         assert_eq!((probe.job.server_id.as_str(), probe.attempts), ("a", 1));
         assert_ne!(tried.replace(probe.job.id), Some(probe.job.id));
         assert_eq!(idle(claim(&cluster.queue, NO_LIMITS).await), Idle::HostsBusy);
-        assert_eq!(host_fails(&cluster, &probe).await, Held::Yours);
+        assert_eq!(host_fails(&cluster, &probe).await, HostFailed::GivenBack);
         assert_eq!(state("failures"), Some(failures));
         let claimed = probe.revision;
         rests.push(state("rests_until").unwrap() - claimed);
@@ -141,6 +143,32 @@ async fn a_host_that_fails_rests_longer_each_time_and_its_jobs_lose_no_attempt()
 }
 
 #[tokio::test]
+async fn a_job_is_given_up_when_both_its_wait_and_its_hosts_failures_have_lasted_too_long() {
+    let cluster = Cluster::start();
+    let waiting = job("level1", "a", 1);
+    cluster.admit_to(&level(), std::slice::from_ref(&waiting)).await;
+    let record = format!("longshore:job:{}", waiting.id);
+    let set = |key: &str, field: &str, micros: u64| cluster.redis::<()>(&["HSET", key, field, &micros.to_string()]);
+    let now = cluster.queue.now_micros().await.unwrap();
+    let (long_ago, lately) = (now - 3_700_000_000, now - 3_500_000_000);
+    // It waited for room or its turn, while its host was well.
+    set(&record, "admitted", long_ago);
+    assert_eq!(host_fails(&cluster, &lease(&cluster).await).await, HostFailed::GivenBack);
+    // Its host has failed for long, but the job is new.
+    rested(&cluster, "a");
+    set("longshore:host:a", "failing_since", long_ago);
+    set(&record, "admitted", lately);
+    assert_eq!(host_fails(&cluster, &lease(&cluster).await).await, HostFailed::GivenBack);
+    rested(&cluster, "a");
+    set(&record, "admitted", long_ago);
+    let last = lease(&cluster).await;
+    assert_eq!(host_fails(&cluster, &last).await, HostFailed::GiveUp);
+    assert_eq!(host_fails(&cluster, &last).await, HostFailed::GiveUp, "asked again after a lost answer");
+    assert_eq!(cluster.queue.renew(&last, LEASE).await.unwrap(), Held::Yours, "its holder is to end it");
+    assert_eq!(cluster.redis::<u64>(&["HGET", "longshore:host:a", "failures"]), 3);
+}
+
+#[tokio::test]
 async fn a_stale_holder_can_not_make_a_host_rest() {
     let cluster = Cluster::start();
     cluster.admit_to(&level(), &[job("level1", "a", 1)]).await;
@@ -148,7 +176,7 @@ async fn a_stale_holder_can_not_make_a_host_rest() {
     cluster.redis::<()>(&["ZADD", "longshore:leases", "1", &stale.job.id.to_string()]);
     cluster.queue.reap_silent(10, Duration::ZERO).await.unwrap();
     let fresh = lease(&cluster).await;
-    assert_eq!(host_fails(&cluster, &stale).await, Held::Lost);
+    assert_eq!(host_fails(&cluster, &stale).await, HostFailed::Lost);
     assert_eq!(cluster.queue.renew(&fresh, LEASE).await.unwrap(), Held::Yours);
     assert_eq!(cluster.redis::<Option<u64>>(&["HGET", "longshore:host:a", "failures"]), None);
 }

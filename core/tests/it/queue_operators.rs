@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_core::{
     JobId, Millis, Outcome, ReasonCode,
-    queue::{Changed, End, Held, Idle, JobFilter, JobState, Level, Queue, Settled},
+    queue::{Changed, End, Held, Idle, JobFilter, JobState, Level, Patience, Queue, Settled},
     report::Reason,
 };
 
@@ -311,7 +311,9 @@ async fn what_decides_about_a_job_is_read_at_one_moment() {
     let of_a = cluster.queue.why(&jobs[1].id).await.unwrap();
     assert_eq!((of_a.fetched, of_a.host.active), (vec![(first.job.id, "1".to_owned())], 1));
     // Its host fails, and rests.
-    cluster.queue.host_failed(&first, Duration::from_secs(60), Duration::from_secs(600), &reason()).await.unwrap();
+    let minute = Duration::from_secs(60);
+    let patience = Patience { first_rest: minute, longest_rest: 10 * minute, give_up: 100 * minute };
+    cluster.queue.host_failed(&first, patience, &reason()).await.unwrap();
     let host = cluster.queue.why(&jobs[1].id).await.unwrap().host;
     assert_eq!((host.failures, host.reason), (1, Some(reason())));
     assert!(host.rests_until.unwrap() > Millis::now());

@@ -2,7 +2,7 @@
 
 use longshore_core::{
     Job, JobId, NodeId, Outcome, ReasonCode,
-    queue::{BatchLimit, ClaimRequest, Claimed, End, HostLimits, Lease, Level, Room},
+    queue::{BatchLimit, ClaimRequest, Claimed, End, HostLimits, Lease, Level, Patience, Room},
     report::Reason,
 };
 use reqwest::Method;
@@ -239,8 +239,9 @@ async fn why_a_job_waits_is_one_sentence_and_the_facts() {
     let third = running.iter().chain([&job]).find(|job| leases.iter().all(|lease| lease.job.id != job.id)).unwrap();
     says(&server.why(third.id).await, "host a has 2 transfers under way and may have no more at once");
     let reason = Reason::new(ReasonCode::Unreachable, "no route to host");
-    let (first, longest) = (std::time::Duration::from_secs(630), std::time::Duration::from_secs(6300));
-    server.queue.host_failed(&leases[0], first, longest, &reason).await.unwrap();
+    let first = std::time::Duration::from_secs(630);
+    let patience = Patience { first_rest: first, longest_rest: 10 * first, give_up: 100 * first };
+    server.queue.host_failed(&leases[0], patience, &reason).await.unwrap();
     says(&server.why(third.id).await, "host a failed 1 time in a row and is asked again in 10m");
     let resting = &server.get("/api/v1/queues").await["clusters"][0]["resting"][0];
     assert_eq!((&resting["server_id"], &resting["reason_code"]), (&json!("a"), &json!("unreachable")));

@@ -32,6 +32,9 @@ pub struct Effective {
     rules: Arc<Rules>,
 }
 
+/// Whose a window is, when it is that of all the node's levels.
+const NODE: &str = "the node's";
+
 /// A level that this node claims nothing of now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Closed {
@@ -69,7 +72,7 @@ impl Effective {
             let window = rules.queues.get(&level.name).and_then(|rule| rule.window.as_ref());
             let of_level = window.and_then(|window| window.shut(now));
             let of_node = of_node.clone().filter(|_| !level.urgent);
-            let shut = of_level.map(|shut| ("the level's", shut)).or(of_node.map(|shut| ("the node's", shut)));
+            let shut = of_level.map(|shut| ("the level's", shut)).or(of_node.map(|shut| (NODE, shut)));
             match shut {
                 None => open.push(level.clone()),
                 Some((whose, shut)) => closed.push(Closed { queue: level.name.clone(), whose, shut }),
@@ -106,7 +109,8 @@ impl Effective {
             return Some("its weight is 0: it drains".to_owned());
         }
         let first = self.closed.iter().min_by_key(|closed| closed.shut.until.map_or(i64::MAX, |until| until.0))?;
-        self.open.is_empty().then(|| format!("{first} ({})", first.queue))
+        let which = || if first.whose == NODE { first.to_string() } else { format!("{first} ({})", first.queue) };
+        self.open.is_empty().then(which)
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{
     settings::{LocalModules, RsyncSettings, SshSettings},
 };
 
+/// A smaller file is here before anybody sees how far it is.
+const SHOWS_PROGRESS: u64 = 1 << 20;
 /// Seconds that a daemon has to accept a connection.
 const CONNECT_SECONDS: u32 = 15;
 
@@ -106,7 +108,15 @@ pub fn build(
 ) -> Result<CommandLine, NotConfigured> {
     let mut line = Line::new();
     line.say(["-t", "-8", "--inplace", "--no-links", "--no-devices", "--no-specials"]);
-    line.say(["--chmod=D0750,F0640", "--no-human-readable", "--outbuf=L", "--info=progress2,stats2", "--from0"]);
+    line.say(["--chmod=D0750,F0640", "--no-human-readable", "--outbuf=L", "--from0"]);
+    // Each line that it writes wakes this process up.
+    if wanted.largest_bytes >= SHOWS_PROGRESS {
+        line.say(["--info=progress2"]);
+    }
+    // What came of a file of which nothing was here is known without.
+    if !wanted.fresh || wanted.shape == Shape::Directory {
+        line.say(["--info=stats2"]);
+    }
     line.say([
         format!("--max-size={}", wanted.largest_bytes),
         format!("--timeout={}", rsync.timeout.duration().as_secs()),

@@ -55,6 +55,12 @@ pub fn meaning(exit: i32, arrived: bool) -> Meaning {
     Meaning { code, text, fault }
 }
 
+/// What `exit` means of a transfer over ssh of which nothing `arrived`: when ssh can't log in, rsync ends with ssh's own 255 only if
+/// ssh has ended before rsync looks, and otherwise with 12, that of a broken stream.
+pub fn over_ssh(exit: i32, arrived: bool) -> i32 {
+    if exit == 12 && !arrived { 255 } else { exit }
+}
+
 /// Whether `exit` says that some files could not be had, and all others were.
 pub fn is_partial(exit: i32) -> bool {
     matches!(exit, 23 | 24)

@@ -16,6 +16,8 @@ pub enum Event {
         /// Its digest, when it has the form of one.
         digest: Option<Xxh3>,
     },
+    /// A folder was made.
+    Folder,
     /// Bytes of the whole, so far, those taken from a partial included.
     Progress(u64),
     /// Bytes of files that came over the line.
@@ -76,12 +78,14 @@ fn read_line(marker: &[u8], line: &[u8]) -> Option<Event> {
     number(bytes).map(Event::Progress)
 }
 
-/// `>f+++++++++|DIGEST|NAME`; lines about folders and attributes are nothing to us.
+/// `>f+++++++++|DIGEST|NAME`, `cd+++++++++|BLANKS|NAME`; lines about attributes are nothing to us.
 fn read_file(rest: &[u8]) -> Option<Event> {
     let mut fields = rest.splitn(3, |&byte| byte == b'|');
     let (change, digest, name) = (fields.next()?, fields.next()?, fields.next()?);
-    if change.get(..2) != Some(b">f") {
-        return None;
+    match change.get(..2) {
+        Some(b">f") => {}
+        Some(b"cd") => return Some(Event::Folder),
+        _ => return None,
     }
     let digest = str::from_utf8(digest).ok().and_then(|text| text.trim().parse().ok());
     Some(Event::File { name: name.to_vec(), digest })
@@ -120,6 +124,7 @@ mod tests {
             Event::Progress(0),
             Event::Progress(65_503_232),
             Event::File { name, digest },
+            Event::Folder,
             Event::Literal(153_275_232),
             Event::Matched(146_724_768),
         ];

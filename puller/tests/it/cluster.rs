@@ -267,5 +267,5 @@ fn content(path: &Path) -> Content {
     } else {
         (ContentKind::File, 3, 1, None)
     };
-    Content { kind, size_bytes, files: count, xxh3_128, blake3: None, extra: serde_json::Map::new() }
+    Content { kind, size_bytes, files: count, folders: None, xxh3_128, blake3: None, extra: serde_json::Map::new() }
 }

@@ -89,6 +89,29 @@ async fn dead_running(cluster: &Cluster, dead: &[longshore_core::JobId]) -> usiz
 }
 
 #[tokio::test]
+async fn more_folders_than_were_announced_are_not_taken() {
+    let cluster = Cluster::start();
+    let folder = cluster.source.path().join("many");
+    for number in 0..40 {
+        fs::create_dir_all(folder.join(format!("empty{number}"))).unwrap();
+    }
+    fs::write(folder.join("file"), "1").unwrap();
+    let mut told = cluster.job("many");
+    told.content.as_mut().unwrap().folders = Some(20);
+    cluster.offer(&told).await;
+    let untold = cluster.job("many");
+    cluster.offer(&untold).await;
+    let puller = cluster.configure("1", "retry = 1", "").start(&[]);
+    let report = cluster.report_of(&told).await;
+    let reason = report.reason.unwrap();
+    assert_eq!((report.outcome, &reason.code), (Outcome::Failed, &ReasonCode::SizeDiffers));
+    assert!(reason.text.contains("more than 20 folders"), "{}", reason.text);
+    let report = cluster.report_of(&untold).await;
+    assert_eq!(report.outcome, Outcome::Stored, "a few empty ones are no harm: {:?}", report.reason);
+    wait_until("nothing of it is left", SOON, async || incoming(&puller.store).is_empty()).await;
+}
+
+#[tokio::test]
 async fn a_module_that_refuses_does_not_keep_its_hosts_other_modules_waiting() {
     let cluster = Cluster::start();
     let mut refused = cluster.job("gone");

@@ -55,7 +55,7 @@ fn run(command: &mut Command) {
 fn started(cluster: &Cluster, disk: &Path) -> (Configured, Puller) {
     let config = cluster.configure_at("1", disk, "", "");
     assert!(config.command(&["init"]).status().unwrap().success());
-    let puller = config.start(&[]);
+    let puller = config.start(&[("LONGSHORE__STORE__HANG", "5s")]);
     (config, puller)
 }
 
@@ -180,6 +180,11 @@ async fn a_hanging_disk_stops_neither_the_beat_nor_downloads_nor_other_nodes() {
     wait_until("it claims again", AFTER_REST, async || beat(&cluster).await.is_some_and(|beat| beat.paused.is_none()))
         .await;
     assert_eq!(cluster.reports().len(), jobs.len() + 1, "nothing is settled twice");
+    // What had waited for the disk did nothing more than to clear away.
+    wait_until("no half transfer is left", SOON, async || files(&disk.0.join(".incoming")).is_empty()).await;
+    let is_backup = |path: &PathBuf| !path.strip_prefix(&disk.0).unwrap().to_string_lossy().starts_with('.');
+    let backups: Vec<_> = files(&disk.0).into_iter().filter(is_backup).collect();
+    assert_eq!(backups.len(), 2, "only the first backup and its manifest: {backups:?}");
 }
 
 async fn download(puller: &Puller, job: JobId, name: &str) -> Vec<u8> {

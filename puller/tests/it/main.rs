@@ -1,5 +1,7 @@
 //! The puller against the real things: its own binary, real Redis, real rsync daemons, a real small disk.
 #![allow(clippy::unwrap_used)] // a test that can't go on says where by a panic
+// As in the library: a transfer is one future.
+#![recursion_limit = "256"]
 
 mod aside;
 mod bandwidth;

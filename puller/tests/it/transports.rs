@@ -15,7 +15,7 @@ async fn a_module_with_a_secret_needs_it() {
     let module = format!("auth users = puller\nsecrets file = {}\n", secrets.path().display());
     let cluster = Cluster::start_with("", &module);
     let refused = cluster.offer_file("a", 100, 1).await;
-    assert!(cluster.configure("1", "", "[rsync]\ngive_up_host = 0").once().success());
+    assert!(cluster.configure("1", "", "[rsync]\ngive_up_host = 0\nhost_rest = \"1ms\"").once().success());
     let report = cluster.report_of(&refused).await;
     assert_eq!(report.reason.unwrap().code, ReasonCode::AccessDenied);
     let password = cluster.folder.path().join("password");
@@ -122,6 +122,24 @@ fn sshd(folder: &Path, root: &Path, port: u16) -> Process {
 }
 
 #[tokio::test]
+async fn an_ssh_that_can_not_log_in_is_its_hosts_failure_however_late_it_ends() {
+    let cluster = Cluster::start();
+    cluster.write("a", 100, 1);
+    let mut job = cluster.job("a");
+    job.source.as_mut().unwrap().transport = Transport::Ssh;
+    cluster.offer(&job).await;
+    // It closes its side first, and says why later than rsync asks.
+    let ssh = cluster.folder.path().join("ssh");
+    fs::write(&ssh, "#!/bin/sh\nexec 0<&- 1>&-\nsleep 0.3\nexit 255\n").unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    let more = format!("[ssh]\nuser = \"backup\"\nprogram = {ssh:?}");
+    assert!(cluster.configure("1", "retry = 1", &more).once().success());
+    assert_eq!(cluster.reports().len(), 0, "no attempt is counted, and its host is waited for");
+    let resting = cluster.queue.resting_hosts(10).await.unwrap();
+    assert_eq!((resting.total, &resting.hosts[0].reason.code), (1, &ReasonCode::Unreachable));
+}
+
+#[tokio::test]
 async fn a_real_ssh_server_is_fetched_from_with_a_key_and_only_if_it_is_the_known_one() {
     let cluster = Cluster::start();
     let (folder, port) = (cluster.folder.path(), free_port());
@@ -144,7 +162,12 @@ async fn a_real_ssh_server_is_fetched_from_with_a_key_and_only_if_it_is_the_know
     };
     fs::write(folder.join("nobody"), "").unwrap();
     let refused = offer("not yet").await;
-    assert!(cluster.configure("1", "", &format!("{}\n[rsync]\ngive_up_host = 0", more("nobody"))).once().success());
+    assert!(
+        cluster
+            .configure("1", "", &format!("{}\n[rsync]\ngive_up_host = 0\nhost_rest = \"1ms\"", more("nobody")))
+            .once()
+            .success()
+    );
     assert_eq!(cluster.report_of(&refused).await.outcome, Outcome::Failed, "a host that is not known is not believed");
 
     let stored = offer("a file with blanks").await;

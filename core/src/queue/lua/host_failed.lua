@@ -1,7 +1,9 @@
--- Gives a job back because its host can't be asked: the attempt is not counted, and the host rests, longer each time in a row.
+-- The host rests, longer each time in a row, because it can't be asked. The job is given back, the attempt not counted; unless it has
+-- waited, and its host failed, for too long: then it stays leased, for its holder to end it.
 --
 -- ARGV  1 id   2 node   3 revision   4 first, 5 longest: microseconds of rest   6 code   7 text
--- Reply 1 done, now or by the same holder before; 0 lost
+--       8 microseconds after which it is given up
+-- Reply 1 given back, now or by the same holder before; 2 to be given up; 0 lost
 --
 -- Transfers that were running side by side fail side by side: while the host rests already, that was the same failure. While
 -- it has failures it may have one transfer at a time, which finds out; a stored job ends them (settle.lua). That one transfer is
@@ -24,6 +26,11 @@ if now >= rests_until then
   call('HSET', host, 'failures', failures + 1, 'rests_until', digits(rests_until), 'code', ARGV[6], 'text', ARGV[7])
   call('HSETNX', host, 'failing_since', digits(now))
   call('ZADD', FAILING, 'NX', digits(now), job.host)
+end
+local failing_since = tonumber(call('HGET', host, 'failing_since') or now)
+local admitted = tonumber(call('HGET', job_key(job.id), 'admitted') or now)
+if now - math.max(failing_since, admitted) >= tonumber(ARGV[8]) then
+  return 2
 end
 end_lease(job)
 call('HSET', job_key(job.id), 'state', 'ready', 'attempts', digits(job.attempts - 1), 'code', ARGV[6], 'text', ARGV[7])
