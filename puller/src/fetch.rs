@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitStatus,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -26,6 +26,7 @@ use crate::{
     rsync::{
         arguments::{self, Checksum, Shape, Wanted},
         exit_code,
+        names::NamesFiles,
         output::{Event, Parser},
         process::{self, Rsync},
     },
@@ -77,6 +78,7 @@ pub struct Fetcher {
     rsync: RsyncSettings,
     ssh: SshSettings,
     local: LocalModules,
+    names: NamesFiles,
     bandwidth: Arc<Bandwidth>,
     without_xxh128: Mutex<HashSet<HostAddress>>,
     with_xxh128: Mutex<HashSet<HostAddress>>,
@@ -84,9 +86,10 @@ pub struct Fetcher {
 
 /// What a session brings, as rsync is told.
 #[derive(Debug, Clone, Copy)]
-struct Load {
+struct Load<'a> {
     shape: Shape,
     largest_bytes: u64,
+    names: &'a Path,
 }
 
 /// One run of rsync.
@@ -118,13 +121,14 @@ enum End {
 
 impl Fetcher {
     /// With the node's settings and its limits.
-    pub fn new(settings: &Settings, bandwidth: Arc<Bandwidth>) -> Self {
+    pub fn new(settings: &Settings, names: NamesFiles, bandwidth: Arc<Bandwidth>) -> Self {
         let mut rsync = settings.rsync.clone();
         rsync.program = in_path(rsync.program);
         Self {
             rsync,
             ssh: settings.ssh.clone(),
             local: settings.local_modules.clone(),
+            names,
             bandwidth,
             without_xxh128: Mutex::default(),
             with_xxh128: Mutex::default(),
@@ -140,8 +144,9 @@ impl Fetcher {
             ContentKind::File => Shape::File,
             ContentKind::Directory => Shape::Directory,
         };
-        let load = Load { shape, largest_bytes: errand.content.size_bytes };
-        let found = incoming.prepare([&errand.source.path]).await;
+        let names = self.names.take();
+        let load = Load { shape, largest_bytes: errand.content.size_bytes, names: names.path() };
+        let found = incoming.prepare(names.writing([&errand.source.path])).await;
         let found = found.map_err(|error| Failure::store("the transfer's folder", &error))?;
         let (fetched, failure) = self.session(incoming, errand, load, found).await?;
         failure.map_or(Ok(fetched), Err)
@@ -160,9 +165,11 @@ impl Fetcher {
         paths: &[&RelativePath],
         largest_bytes: u64,
     ) -> Result<(Fetched, Option<Failure>), Failure> {
-        let found = incoming.prepare(paths.iter().copied()).await;
+        let names = self.names.take();
+        let load = Load { shape: Shape::Files, largest_bytes, names: names.path() };
+        let found = incoming.prepare(names.writing(paths.iter().copied())).await;
         let found = found.map_err(|error| Failure::store("the batch's folder", &error))?;
-        self.session(incoming, errand, Load { shape: Shape::Files, largest_bytes }, found).await
+        self.session(incoming, errand, load, found).await
     }
 
     /// One session that begins with what was `found`, and why it ended before its time. Digests are of what came whole: none,
@@ -171,7 +178,7 @@ impl Fetcher {
         &self,
         incoming: &Incoming,
         errand: Errand<'_>,
-        load: Load,
+        load: Load<'_>,
         found: Size,
     ) -> Result<(Fetched, Option<Failure>), Failure> {
         let Errand { source, progress, .. } = errand;
@@ -223,7 +230,7 @@ impl Fetcher {
         Ok((fetched, failure))
     }
 
-    async fn judge(&self, run: &Run, incoming: &Incoming, errand: Errand<'_>, load: Load) -> Option<Failure> {
+    async fn judge(&self, run: &Run, incoming: &Incoming, errand: Errand<'_>, load: Load<'_>) -> Option<Failure> {
         let content = errand.content;
         let said = String::from_utf8_lossy(&run.said).trim().to_owned();
         Some(match &run.end {
@@ -267,7 +274,7 @@ impl Fetcher {
         &self,
         incoming: &Incoming,
         errand: Errand<'_>,
-        load: Load,
+        load: Load<'_>,
         found: Size,
         checksum: Checksum,
     ) -> Result<Run, Failure> {
@@ -288,7 +295,7 @@ impl Fetcher {
         &self,
         incoming: &Incoming,
         errand: Errand<'_>,
-        load: Load,
+        load: Load<'_>,
         fresh: bool,
         checksum: Checksum,
     ) -> Result<Run, Failure> {
@@ -298,7 +305,7 @@ impl Fetcher {
         let route = self.bandwidth.route(source, lane).await;
         let mut route = route.map_err(|error| unfit(broken("starting the proxy", &error)))?;
         let proxy = route.proxy();
-        let (into, names) = (incoming.backup(), incoming.names());
+        let into = incoming.backup();
         let marker = JobId::fresh().to_string();
         let wanted = Wanted {
             source,
@@ -307,7 +314,7 @@ impl Fetcher {
             fresh,
             checksum,
             marker: &marker,
-            names: &names,
+            names: load.names,
             into: &into,
             proxy: proxy.as_deref(),
         };

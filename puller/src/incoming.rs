@@ -1,4 +1,4 @@
-//! The folder of one transfer, `.incoming/{job}/`: `names` for rsync, and `backup/`, which becomes the backup by one rename.
+//! The folder of one transfer, `.incoming/{job}/`: in it `backup/`, which becomes the backup by one rename.
 //!
 //! Who works in it holds its lock (an flock on the folder itself). rsync inherits the lock as its standard input, so that when
 //! a puller was killed its rsync, which goes on writing, still holds it: the next owner finds those processes by that very
@@ -12,17 +12,17 @@ use std::{
         unix::fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use longshore_core::{JobId, RelativePath};
+use longshore_core::JobId;
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Pid, Signal, getpgid, getpgrp, kill_process_group},
 };
 
 use crate::{
-    rsync::{arguments, process::GRACE},
+    rsync::process::GRACE,
     store::{self, Store},
 };
 
@@ -119,11 +119,6 @@ impl Incoming {
         self.folder.join(BACKUP)
     }
 
-    /// The file for `--files-from`.
-    pub fn names(&self) -> PathBuf {
-        self.folder.join("names")
-    }
-
     /// Another handle on the lock, for a child.
     ///
     /// # Errors
@@ -132,15 +127,16 @@ impl Incoming {
         Ok(self.lock.try_clone()?.into())
     }
 
-    /// Prepares a fetch of `paths`, and tells what an earlier one left.
+    /// Prepares a fetch, together with `beside`, and tells what an earlier one left. The folder's age is that of its last fetch.
     ///
     /// # Errors
     /// The file system's.
-    pub async fn prepare<'a>(&self, paths: impl IntoIterator<Item = &'a RelativePath>) -> io::Result<Size> {
-        let (file, names, backup) = (self.names(), arguments::names(paths), self.backup());
+    pub async fn prepare(&self, beside: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Size> {
+        let (folder, backup) = (self.lock.try_clone()?, self.backup());
         on_disk(move || {
-            fs::write(file, names)?;
+            beside()?;
             make(&backup)?;
+            folder.set_modified(SystemTime::now())?;
             Ok(Size::below(&backup))
         })
         .await

@@ -28,6 +28,7 @@ use crate::{
 /// # Errors
 /// [`LinkError`] of the queue; to be called again then.
 pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
+    node.queue.know(&node.settings.queues).await?;
     let left = left(&node.store).await;
     for job in left.jobs {
         match published(&node.store, job).await {
@@ -174,12 +175,9 @@ async fn published(store: &Arc<Store>, job: JobId) -> io::Result<Option<Relative
     on_disk(move || if store.incoming(job).join(BACKUP).exists() { Ok(None) } else { store.find(job) }).await
 }
 
-/// Each transfer writes its names anew, so their age is that of the last one.
+/// A folder's age is that of the last transfer in it.
 async fn is_older(store: &Store, job: JobId, than: Duration) -> bool {
     let folder = store.incoming(job);
-    let touched = on_disk(move || {
-        let touched = fs::metadata(folder.join("names")).or_else(|_| fs::metadata(&folder));
-        touched.and_then(|found| found.modified())
-    });
+    let touched = on_disk(move || fs::metadata(&folder)?.modified());
     touched.await.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age >= than))
 }

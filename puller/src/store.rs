@@ -25,6 +25,8 @@ pub const MARKER: &str = ".longshore-store";
 pub const INCOMING: &str = ".incoming";
 /// Before the id of a batch, whose folder lies among those of jobs.
 pub const BATCH_PREFIX: &str = "batch-";
+/// Files that tell rsync which paths to fetch (see [`crate::rsync::names`]); of no use to the next process.
+pub const NAMES: &str = ".names";
 /// Backups that another node settled.
 pub const SUPERSEDED: &str = ".superseded";
 /// What arrived with another size or digest than announced, for a person to look at.
@@ -143,7 +145,8 @@ impl Store {
         let io = |error| StoreError::Io(store.root.clone(), error);
         let lock = File::open(store.root.join(MARKER)).map_err(io)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| StoreError::InUse(store.root.clone()))?;
-        for name in [INCOMING, SUPERSEDED, CORRUPT] {
+        remove_all(&store.root.join(NAMES)).map_err(io)?;
+        for name in [INCOMING, NAMES, SUPERSEDED, CORRUPT] {
             fs::DirBuilder::new().recursive(true).mode(0o750).create(store.root.join(name)).map_err(io)?;
         }
         sync(&store.root).map_err(io)?;

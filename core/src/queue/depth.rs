@@ -84,7 +84,20 @@ impl Queue {
         Ok(queues.iter().zip(rows).map(depth).collect())
     }
 
-    /// Every level that a job was ever offered to or admitted from, sorted.
+    /// A node claims from these levels: they are known from now on, also before the first job of theirs.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn know(&self, levels: &[QueueName]) -> Result<(), LinkError> {
+        let mut command = redis::cmd("SADD");
+        command.arg(key("queues"));
+        for level in levels {
+            command.arg(level.as_str());
+        }
+        self.query(&command).await
+    }
+
+    /// Every level that a node ever claimed from, or a job was offered to or admitted from, sorted.
     ///
     /// # Errors
     /// [`LinkError`].

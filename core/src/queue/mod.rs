@@ -34,7 +34,7 @@
 //! | `node:NODE` | hash | what it asked last and was answered and why, its pace, a reservation |
 //! | `pace` | sorted set | nodes that asked lately by bytes given / weight |
 //! | `depth:QUEUE` | hash | counts of delayed, held, leased; bytes |
-//! | `queues` | set | queues ever used; `longshore:copies@NODE` has what other nodes are to copy from that one |
+//! | `queues` | set | queues ever used or claimed from; `longshore:copies@NODE` has what other nodes are to copy from that one |
 //! | `dead` | sorted set | dead letters by time: `job:ID` and `raw:N` (with `bytes:raw:N`) |
 //! | `reports` | stream | reports and host beats, for the indexers |
 //! | `dead_reports`, `dead_reports_why` | hashes | entries of the stream that no catalog takes, by their id there |

@@ -35,6 +35,8 @@ async fn an_offered_job_is_claimed_as_it_was_offered() {
     assert_eq!(lease.job, offered);
     assert_eq!(depth.oldest_admitted_at, Some(lease.admitted_at));
     assert_eq!(cluster.queue.queue_names().await.unwrap(), names(&["level1"]));
+    cluster.queue.know(&names(&["level2", "level1"])).await.unwrap();
+    assert_eq!(cluster.queue.queue_names().await.unwrap(), names(&["level1", "level2"]));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use longshore_core::{RelativePath, Source, Transport};
+use longshore_core::{Source, Transport};
 
 use crate::{
     bandwidth::relay::{RELAY, RELAY_PROXY},
@@ -60,7 +60,7 @@ pub struct Wanted<'a> {
     pub checksum: Checksum,
     /// Begins each line about a file; not known to the host, so that it cannot forge one.
     pub marker: &'a str,
-    /// The file that names the paths (see [`names`]).
+    /// The file that names the paths (see [`super::names`]).
     pub names: &'a Path,
     /// The folder that it goes into: absolute, without links.
     pub into: &'a Path,
@@ -88,12 +88,6 @@ pub enum NotConfigured {
     /// No such local root.
     #[error("this node has no [local_modules] {0}")]
     LocalModule(String),
-}
-
-/// The content of the file that `--files-from` reads: the paths below the module, each ended by NUL.
-pub fn names<'a>(paths: impl IntoIterator<Item = &'a RelativePath>) -> Vec<u8> {
-    // "./" keeps a name that begins with # or ; from being a comment.
-    paths.into_iter().flat_map(|path| format!("./{path}\0").into_bytes()).collect()
 }
 
 /// Builds the command line.
@@ -331,7 +325,6 @@ mod tests {
             for word in built(&source, |_, _| {}) {
                 prop_assert!(!word.contains(&path));
             }
-            prop_assert_eq!(names([&source.path, &source.path]), format!("./{path}\0./{path}\0").into_bytes());
         }
     }
 }

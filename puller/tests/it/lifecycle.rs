@@ -178,8 +178,7 @@ async fn partials_that_nobody_came_back_for_are_swept_at_the_start_and_others_st
         let folder = config.store.join(".incoming").join(&job);
         fs::create_dir_all(folder.join("backup")).unwrap();
         fs::write(folder.join("backup/x"), "partial").unwrap();
-        let names = fs::File::create(folder.join("names")).unwrap();
-        names.set_modified(SystemTime::now() - age).unwrap();
+        fs::File::open(folder).unwrap().set_modified(SystemTime::now() - age).unwrap();
         job
     };
     let old = left(Duration::from_secs(80 * 3600));
