@@ -332,6 +332,7 @@ END
     cat >"$config/dashboard.toml" <<END
 listen = "127.0.0.1:$dashboard_port"
 data_dir = "$dir/dashboard"
+queues = ["level1", "level2"]
 [redis]
 address = "127.0.0.1:$redis_port"
 $catalog

@@ -48,7 +48,7 @@ pub struct HeardNode {
 /// The levels of a cluster, and Redis' own time.
 #[derive(Debug)]
 pub struct Depths {
-    /// In the order of the configuration, else by name.
+    /// Those of the configuration in its order, then others by name.
     pub levels: Vec<QueueDepth>,
     /// By Redis' clock, which the ages are measured by.
     pub now: Millis,
@@ -117,16 +117,22 @@ impl Cluster {
         heard
     }
 
-    /// Its levels: those of the configuration, else all that were ever used.
+    /// Its levels: those of the configuration, then all others that were ever used, since something may wait there.
     ///
     /// # Errors
     /// When Redis is away.
     pub async fn levels(&self) -> Result<Vec<QueueName>, Problem> {
-        if !self.levels.is_empty() {
-            return Ok(self.levels.clone());
-        }
+        let mut levels = self.all_levels().await?;
+        levels.retain(|name| copied_node(name).is_none());
+        Ok(levels)
+    }
+
+    /// The same, then those of second copies.
+    async fn all_levels(&self) -> Result<Vec<QueueName>, Problem> {
         let names = self.ask(self.queue.queue_names()).await?;
-        Ok(names.into_iter().filter(|name| copied_node(name).is_none()).collect())
+        let mut further: Vec<_> = names.into_iter().filter(|name| !self.levels.contains(name)).collect();
+        further.sort_by_key(|name| copied_node(name).is_some());
+        Ok([self.levels.clone(), further].concat())
     }
 
     /// The time by its Redis' clock, which ages are measured by.
@@ -151,9 +157,7 @@ impl Cluster {
     /// # Errors
     /// When Redis is away.
     pub async fn depths(&self) -> Result<Depths, Problem> {
-        let mut levels = self.levels().await?;
-        let names = self.ask(self.queue.queue_names()).await?;
-        levels.extend(names.into_iter().filter(|name| copied_node(name).is_some()));
+        let levels = self.all_levels().await?;
         let levels = self.ask(self.queue.depths(&levels)).await?;
         Ok(Depths { levels, now: self.now().await? })
     }

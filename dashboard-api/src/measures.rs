@@ -1,12 +1,17 @@
-//! What `/metrics` tells: requests by kind of answer, and which services are away.
+//! What `/metrics` tells: requests by kind of answer, which services are away, and what waits, by what keeps it: jobs by their
+//! state, hosts that are left alone, nodes that claim or don't. What a cluster's Redis does not answer is left out, not 0.
 
 use longshore_core::metrics::Metrics;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
+use tokio::sync::Mutex;
 
-use crate::app::App;
+use crate::{
+    api::{nodes, queues},
+    app::App,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answer {
@@ -18,12 +23,44 @@ struct Service {
     service: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Cluster {
+    cluster: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Level {
+    cluster: String,
+    queue: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobsIn {
+    cluster: String,
+    queue: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodesIn {
+    cluster: String,
+    state: &'static str,
+}
+
 /// The program's metrics.
 #[derive(Debug, Default)]
 pub struct Measures {
     answers: Family<Answer, Counter>,
     away_seconds: Family<Service, Gauge>,
     uptime_seconds: Gauge,
+    jobs: Family<JobsIn, Gauge>,
+    waiting_bytes: Family<Level, Gauge>,
+    oldest_seconds: Family<Level, Gauge>,
+    resting_hosts: Family<Cluster, Gauge>,
+    dead_letters: Family<Cluster, Gauge>,
+    nodes: Family<NodesIn, Gauge>,
+    /// One look at a time: what was is cleared away before what is.
+    looking: Mutex<()>,
 }
 
 impl Measures {
@@ -38,6 +75,18 @@ impl Measures {
             measures.away_seconds.clone(),
         );
         registry.register("dashboard_uptime_seconds", "Since this server started", measures.uptime_seconds.clone());
+        let jobs_help =
+            "Jobs in a level: inbox, ready, delayed (until a retry), held (by an operator) or leased (in transfer)";
+        registry.register("dashboard_jobs", jobs_help, measures.jobs.clone());
+        let bytes_help = "Bytes of ready, delayed and held jobs";
+        registry.register("dashboard_waiting_bytes", bytes_help, measures.waiting_bytes.clone());
+        let oldest_help = "Since when the oldest ready job of a level waits; 0 where none does";
+        registry.register("dashboard_oldest_seconds", oldest_help, measures.oldest_seconds.clone());
+        let resting_help = "Hosts that are left alone for now, since they failed";
+        registry.register("dashboard_resting_hosts", resting_help, measures.resting_hosts.clone());
+        registry.register("dashboard_dead_letters", "What is kept for a person", measures.dead_letters.clone());
+        let nodes_help = "Nodes that were heard of: claiming, paused, draining (weight 0) or silent";
+        registry.register("dashboard_nodes", nodes_help, measures.nodes.clone());
         measures
     }
 
@@ -52,15 +101,89 @@ impl Measures {
         self.answers.get_or_create(&Answer { class }).inc();
     }
 
-    /// Brings the gauges up to date.
-    pub fn note(&self, app: &App) {
+    /// All of them as they are now.
+    pub async fn text(&self, app: &App) -> String {
+        // At once: a Redis that does not answer takes seconds each time, and who asks for metrics has few.
+        let (queues, nodes, letters) = tokio::join!(queues::all(app), nodes::all(app), dead_letters(app));
+        let _one = self.looking.lock().await;
+        self.clear();
+        queues.iter().for_each(|queues| self.note_queues(queues));
+        nodes.iter().for_each(|nodes| self.note_nodes(nodes));
+        for (cluster, total) in letters {
+            set(&self.dead_letters, Cluster { cluster }, total);
+        }
         let now = longshore_core::Millis::now();
         for watch in app.watches() {
             let seconds = watch.away().map_or(0, |away| now.since(away.since).as_secs().max(1));
-            self.away_seconds
-                .get_or_create(&Service { service: watch.what().to_owned() })
-                .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+            set(&self.away_seconds, Service { service: watch.what().to_owned() }, seconds);
         }
         self.uptime_seconds.set(i64::try_from(app.uptime_seconds()).unwrap_or(i64::MAX));
+        app.metrics().encode()
     }
+
+    /// Levels, clusters and nodes come and go.
+    fn clear(&self) {
+        self.jobs.clear();
+        self.waiting_bytes.clear();
+        self.oldest_seconds.clear();
+        self.resting_hosts.clear();
+        self.dead_letters.clear();
+        self.nodes.clear();
+    }
+
+    fn note_queues(&self, queues: &queues::QueueList) {
+        for view in queues.clusters.iter().filter(|view| view.away.is_none() && view.address.is_some()) {
+            let cluster = view.cluster.clone();
+            set(&self.resting_hosts, Cluster { cluster: cluster.clone() }, view.resting_total);
+            for level in &view.levels {
+                let of = Level { cluster: cluster.clone(), queue: level.queue.to_string() };
+                set(&self.waiting_bytes, of.clone(), level.bytes);
+                set(&self.oldest_seconds, of.clone(), level.oldest_age_seconds.unwrap_or(0));
+                let states = [
+                    ("inbox", level.inbox),
+                    ("ready", level.ready),
+                    ("delayed", level.delayed),
+                    ("held", level.held),
+                    ("leased", level.leased),
+                ];
+                for (state, jobs) in states {
+                    set(&self.jobs, JobsIn { cluster: cluster.clone(), queue: of.queue.clone(), state }, jobs);
+                }
+            }
+        }
+    }
+
+    fn note_nodes(&self, nodes: &nodes::NodeList) {
+        for node in &nodes.items {
+            let (Some(cluster), Some(beat)) = (&node.cluster, &node.beat) else { continue };
+            if nodes.away.contains_key(cluster) {
+                continue;
+            }
+            let state = match (node.silent, beat.weight, &beat.paused) {
+                (true, ..) => "silent",
+                (false, 0, _) => "draining",
+                (false, _, Some(_)) => "paused",
+                (false, _, None) => "claiming",
+            };
+            for known in ["claiming", "paused", "draining", "silent"] {
+                let gauge = self.nodes.get_or_create(&NodesIn { cluster: cluster.clone(), state: known }).clone();
+                gauge.inc_by(i64::from(known == state));
+            }
+        }
+    }
+}
+
+/// How many each cluster keeps, as far as it can be asked.
+async fn dead_letters(app: &App) -> Vec<(String, u64)> {
+    let mut letters = Vec::new();
+    for cluster in app.clusters() {
+        if let Ok(dead) = cluster.ask(cluster.queue().dead_letters(0, 0)).await {
+            letters.push((cluster.name().to_string(), dead.total));
+        }
+    }
+    letters
+}
+
+fn set<Of: Clone + Eq + std::hash::Hash>(family: &Family<Of, Gauge>, of: Of, value: u64) {
+    family.get_or_create(&of).set(i64::try_from(value).unwrap_or(i64::MAX));
 }

@@ -148,6 +148,7 @@ impl JobWhy {
             JobState::Ready => {
                 self.nodes =
                     standing.nodes.iter().map(|node| judge(node, self.job, record, now, silent_after)).collect();
+                self.nodes.sort_by(|a, b| a.node_id.cmp(&b.node_id));
                 format!("{it} waits: {}.", waits_for(self.job, standing, record, &self.nodes))
             }
             JobState::Delayed => {
@@ -267,7 +268,7 @@ fn waits_for(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[No
                 if before == 1 { "comes" } else { "come" }
             )
         }
-        _ if nodes.iter().all(|node| node.code == "yields" || node.code == "slots") => {
+        _ if nodes.iter().all(|node| !matches!(node.code, "asks" | "kept_for_it")) => {
             "every node that could take it is busy, or lets one behind its share go first".to_owned()
         }
         _ => format!("it is next in {}", record.queue),
@@ -324,22 +325,39 @@ fn node_cause(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[N
         ));
     }
     if all(&["window", "paused", "level", "drains", "too_large", "no_room", "reserved"]) {
-        let best = standing
-            .nodes
-            .iter()
-            .filter(|node| nodes.iter().any(|why| why.node_id == node.node_id && why.code == "no_room"));
-        let best = best.max_by_key(|node| node.room_bytes)?;
-        if record.need_bytes <= best.room_bytes {
-            let (need, free, node) = (record.need_inodes, best.room_inodes, &best.node_id);
-            return Some(format!("no node has room for it: it needs {need} inodes, and node {node} has {free}"));
-        }
-        let (need, room) = (size(record.need_bytes), size(best.room_bytes));
-        return Some(format!(
-            "no node has room for it: it needs {need}, and the most, on node {}, is {room}",
-            best.node_id
-        ));
+        return Some(no_room(standing, record, nodes));
     }
     None
+}
+
+/// Nodes may be short of different things: of each the node is named that comes nearest.
+fn no_room(standing: &JobStanding, record: &JobRecord, nodes: &[NodeWhy]) -> String {
+    let full = || {
+        let is_full =
+            |node: &&NodeStanding| nodes.iter().any(|why| why.node_id == node.node_id && why.code == "no_room");
+        standing.nodes.iter().filter(is_full)
+    };
+    let bytes = full().filter(|node| lacks_bytes(node, record)).max_by_key(|node| node.room_bytes);
+    let inodes = full().filter(|node| !lacks_bytes(node, record)).max_by_key(|node| node.room_inodes);
+    let bytes = bytes.map(|node| {
+        let (need, room) = (size(record.need_bytes), size(node.room_bytes));
+        format!("it needs {need}, and the most, on node {}, is {room}", node.node_id)
+    });
+    let inodes = inodes.map(|node| {
+        let (need, room) = (count(record.need_inodes, "inode"), node.room_inodes);
+        if bytes.is_some() {
+            format!("node {} has the bytes, but {room} of the {need}", node.node_id)
+        } else {
+            format!("it needs {need}, and the most, on node {}, is {room}", node.node_id)
+        }
+    });
+    let kept = nodes.iter().find(|why| why.code == "reserved").map(|why| format!("node {} {}", why.node_id, why.text));
+    let causes: Vec<String> = [bytes, inodes, kept].into_iter().flatten().collect();
+    format!("no node has room for it: {}", causes.join("; "))
+}
+
+fn lacks_bytes(node: &NodeStanding, record: &JobRecord) -> bool {
+    record.need_bytes > node.room_bytes
 }
 
 /// Why one node does not have it.
@@ -380,11 +398,14 @@ fn judge(node: &NodeStanding, job: JobId, record: &JobRecord, now: Millis, silen
             of("reserved", format!("keeps its room for job {other}, which is overdue"))
         };
     }
-    if record.need_bytes > node.room_bytes {
-        return of("no_room", format!("has room for {}, needs {}", size(node.room_bytes), size(record.need_bytes)));
-    }
-    if record.need_inodes > node.room_inodes {
-        return of("no_room", format!("has {} inodes, needs {}", node.room_inodes, record.need_inodes));
+    let lacks_inodes = record.need_inodes > node.room_inodes;
+    let of_bytes = || format!("has room for {}, needs {}", size(node.room_bytes), size(record.need_bytes));
+    let of_inodes = || format!("has {} inodes, needs {}", node.room_inodes, record.need_inodes);
+    match (lacks_bytes(node, record), lacks_inodes) {
+        (true, true) => return of("no_room", format!("{}; {}", of_bytes(), of_inodes())),
+        (true, false) => return of("no_room", of_bytes()),
+        (false, true) => return of("no_room", of_inodes()),
+        (false, false) => {}
     }
     let asked = node.asked_at.map_or_else(String::new, |at| format!(", asked {}", from(at, now)));
     match node.said.as_str() {

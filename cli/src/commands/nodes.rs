@@ -72,6 +72,9 @@ impl Node {
         let Some(beat) = &self.beat else {
             return Some(format!("node {id} is registered and was never heard of"));
         };
+        if self.weight == Some(0) && !self.silent {
+            return Some(format!("node {id} drains: its weight is 0, it takes nothing more"));
+        }
         match (&beat.paused, &beat.last_error) {
             (Some(why), _) => Some(format!("node {id} is paused: {why}")),
             (None, Some(error)) => Some(format!("node {id}, last error: {error}")),
@@ -92,27 +95,31 @@ impl Node {
     }
 }
 
+/// Exit code 1 when a cluster's Redis is away, so that how its nodes stand is not known.
 pub(super) async fn list(context: &Context) -> Result<Exit, Failure> {
     let value = context.client.get(&["api", "v1", "nodes"], &[]).await?;
+    let nodes: Nodes = client::read(value.clone())?;
+    let exit = if nodes.away.is_empty() { Exit::Done } else { Exit::FoundWrong };
     if context.json {
         show::json(&value)?;
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
-    let nodes: Nodes = client::read(value)?;
     for (cluster, away) in &nodes.away {
-        show::lines(&format!(
+        show::lines(&show::note(&format!(
             "the Redis of cluster {cluster} is away since {}: {}; its nodes are as last heard of",
             text::moment(away.since),
             away.why
-        ))?;
+        )))?;
     }
     if nodes.items.is_empty() {
-        show::lines("no node was heard of yet; start longshore-puller on a storage machine")?;
-        return Ok(Exit::Done);
+        if exit == Exit::Done {
+            show::lines("no node was heard of yet; start longshore-puller on a storage machine")?;
+        }
+        return Ok(exit);
     }
     show::table(&table(&nodes.items))?;
     for note in nodes.items.iter().filter_map(Node::note) {
-        show::lines(&show::plain(&note))?;
+        show::lines(&show::note(&note))?;
     }
     let running = nodes.items.iter().filter(|node| !node.silent).filter_map(|node| node.beat.as_ref());
     let mut transfers = Table::new()
@@ -138,7 +145,7 @@ pub(super) async fn list(context: &Context) -> Result<Exit, Failure> {
         show::lines("\n")?;
         show::table(&transfers)?;
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 fn table(nodes: &[Node]) -> Table {

@@ -7,11 +7,7 @@ use super::Context;
 use crate::{
     client,
     failure::Failure,
-    show::{
-        self,
-        table::{Room, Table},
-        text,
-    },
+    show::{self, text},
 };
 
 /// Of a job, or of an instance with its jobs.
@@ -59,7 +55,7 @@ pub(super) async fn run(context: &Context, what: &str) -> Result<Exit, Failure> 
 }
 
 fn tell(why: &Why) -> Result<(), Failure> {
-    show::lines(&show::plain(&why.answer))?;
+    show::lines(&show::note(&why.answer))?;
     let value = |fact: &Fact| match fact.at {
         Some(at) => format!("{} ({})", fact.text, text::moment(at)),
         None => fact.text.clone(),
@@ -67,11 +63,10 @@ fn tell(why: &Why) -> Result<(), Failure> {
     let facts: Vec<(&str, String)> = why.facts.iter().map(|fact| (fact.name.as_str(), value(fact))).collect();
     show::fields(&facts)?;
     if !why.nodes.is_empty() {
-        let mut table = Table::new().column("NODE", Room::Needed).column("WHY NOT THERE", Room::Cut);
-        for node in &why.nodes {
-            table.row([(&*node.node_id).into(), (&*node.text).into()]);
-        }
-        show::table(&table)?;
+        show::lines("why no node has it yet:")?;
+        let nodes: Vec<_> = why.nodes.iter().map(|node| (format!("  {}", node.node_id), node.text.clone())).collect();
+        let nodes: Vec<_> = nodes.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+        show::fields(&nodes)?;
     }
     Ok(())
 }

@@ -48,12 +48,21 @@ fn width() -> Option<usize> {
     std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|columns| *columns >= 20)
 }
 
-/// Prints names and values, one a line. What a host wrote may have several lines; control characters are not passed on.
+/// One sentence for people as lines of the terminal's width, without what could command it.
+pub(crate) fn note(text: &str) -> String {
+    text::wrapped(&plain(text).replace('\n', " "), width(), "    ") + "\n"
+}
+
+/// Prints names and values, one below the other; long values are wrapped. What a host wrote may have several lines; control
+/// characters are not passed on.
 pub(crate) fn fields(fields: &[(&str, String)]) -> Result<(), Failure> {
     let widest = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    // A terminal too narrow for two columns wraps by itself.
+    let room = width().and_then(|width| width.checked_sub(widest + 2)).filter(|room| *room >= 20);
     let mut text = String::new();
     for (name, value) in fields {
-        let value = plain(value).replace('\n', &format!("\n{:widest$}  ", ""));
+        let value: Vec<String> = plain(value).lines().map(|line| text::wrapped(line, room, "")).collect();
+        let value = value.join("\n").replace('\n', &format!("\n{:widest$}  ", ""));
         text.push_str(&format!("{name:widest$}  {value}\n"));
     }
     lines(&text)

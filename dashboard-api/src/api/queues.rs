@@ -53,12 +53,14 @@ pub struct LevelView {
     pub oldest_age_seconds: Option<u64>,
     /// Bytes a second that the nodes stored of this level, over the last hour.
     pub bytes_per_second: u64,
-    /// Seconds until all of it is stored at that speed; null where nothing waits, or nothing was stored to measure it by.
+    /// Seconds until all of it is stored at that speed; null where nothing waits, nothing was stored to measure it by, or no node
+    /// claims anything now.
     pub eta_seconds: Option<u64>,
 }
 
 impl LevelView {
-    fn of(depth: QueueDepth, now: Millis, bytes_per_second: u64) -> Self {
+    fn of(depth: QueueDepth, now: Millis, speeds: &Speeds) -> Self {
+        let bytes_per_second = speeds.of.get(&depth.queue).copied().unwrap_or(0);
         Self {
             copies_of: copied_node(&depth.queue),
             waiting: depth.waiting(),
@@ -71,7 +73,9 @@ impl LevelView {
             oldest_at: depth.oldest_admitted_at,
             oldest_age_seconds: depth.oldest_admitted_at.map(|at| now.since(at).as_secs()),
             bytes_per_second,
-            eta_seconds: (depth.bytes > 0).then(|| depth.bytes.checked_div(bytes_per_second)).flatten(),
+            eta_seconds: (depth.bytes > 0 && speeds.claiming)
+                .then(|| depth.bytes.checked_div(bytes_per_second))
+                .flatten(),
             queue: depth.queue,
         }
     }
@@ -142,23 +146,28 @@ impl HostView {
     }
 }
 
-/// What living nodes store of each level, in bytes a second.
-fn speeds(nodes: &[HeardNode]) -> BTreeMap<QueueName, u64> {
-    let mut speeds = BTreeMap::new();
-    for (queue, speed) in nodes.iter().filter(|node| !node.silent).flat_map(|node| &node.beat.by_queue) {
-        *speeds.entry(queue.clone()).or_default() += speed;
-    }
-    speeds
+/// What living nodes store of each level.
+struct Speeds {
+    /// In bytes a second.
+    of: BTreeMap<QueueName, u64>,
+    /// Whether one of them claims now.
+    claiming: bool,
 }
 
-fn level_views(depths: Depths, speeds: &BTreeMap<QueueName, u64>) -> Vec<LevelView> {
-    let speed = |queue: &QueueName| speeds.get(queue).copied().unwrap_or(0);
+impl Speeds {
+    fn of(nodes: &[HeardNode]) -> Self {
+        let mut of = BTreeMap::new();
+        let living = || nodes.iter().filter(|node| !node.silent);
+        for (queue, speed) in living().flat_map(|node| &node.beat.by_queue) {
+            *of.entry(queue.clone()).or_default() += speed;
+        }
+        Self { of, claiming: living().any(|node| node.beat.paused.is_none() && node.beat.weight > 0) }
+    }
+}
+
+fn level_views(depths: Depths, speeds: &Speeds) -> Vec<LevelView> {
     let Depths { levels, now } = depths;
-    levels
-        .into_iter()
-        .map(|depth| (speed(&depth.queue), depth))
-        .map(|(speed, depth)| LevelView::of(depth, now, speed))
-        .collect()
+    levels.into_iter().map(|depth| LevelView::of(depth, now, speeds)).collect()
 }
 
 /// All clusters' queues.
@@ -166,9 +175,14 @@ pub(crate) async fn all(app: &App) -> Result<QueueList, Problem> {
     let mut expected = app.registry().list::<registry::Cluster>().await?;
     let mut clusters = Vec::new();
     for cluster in app.clusters() {
-        let depths = cluster.depths().await.ok();
-        let resting = cluster.ask(cluster.queue().resting_hosts(MOST_RESTING)).await.unwrap_or_default();
-        let speeds = speeds(&cluster.nodes(app.settings()).await);
+        // One question more than need be to a Redis that does not answer is seconds more for who waits for this.
+        let (levels, resting) = match cluster.depths().await {
+            Ok(depths) => (
+                level_views(depths, &Speeds::of(&cluster.nodes(app.settings()).await)),
+                cluster.ask(cluster.queue().resting_hosts(MOST_RESTING)).await.unwrap_or_default(),
+            ),
+            Err(_) => Default::default(),
+        };
         let at = expected.iter().position(|entry| entry.cluster_id == *cluster.name());
         let entry = at.map(|at| expected.remove(at));
         clusters.push(ClusterView {
@@ -176,7 +190,7 @@ pub(crate) async fn all(app: &App) -> Result<QueueList, Problem> {
             name: entry.as_ref().map(|entry| entry.name.to_string()).unwrap_or_default(),
             address: Some(cluster.address().to_owned()),
             away: cluster.watch().away(),
-            levels: depths.map(|depths| level_views(depths, &speeds)).unwrap_or_default(),
+            levels,
             resting: resting.hosts.into_iter().map(HostView::of).collect(),
             resting_total: resting.total,
             reported_size: entry.as_ref().and_then(|entry| entry.queue_size),

@@ -93,8 +93,7 @@ pub struct Stored {
 /// The summary now. What can't be asked is null, and says so beside it.
 pub(crate) async fn now(app: &App) -> Result<Summary, Problem> {
     let now = Millis::now();
-    let nodes = nodes::all(app).await?;
-    let queues = queues::all(app).await?;
+    let (nodes, queues) = tokio::try_join!(nodes::all(app), queues::all(app))?;
     let clusters = app.clusters().iter().map(|cluster| {
         let name = cluster.name().to_string();
         let heard = || nodes.items.iter().filter(|node| node.beat.is_some() && node.cluster.as_ref() == Some(&name));
@@ -190,8 +189,7 @@ async fn health(State(app): State<App>) -> impl IntoResponse {
 #[utoipa::path(get, path = "/metrics", tag = "summary",
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    app.measures().note(&app);
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], app.metrics().encode())
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], app.measures().text(&app).await)
 }
 
 pub(super) fn routes() -> OpenApiRouter<App> {

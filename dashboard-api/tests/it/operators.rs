@@ -1,7 +1,7 @@
 //! What operators do with jobs and dead letters, and why a job waits, over HTTP.
 
 use longshore_core::{
-    Job, JobId, NodeId, Outcome, ReasonCode,
+    ContentKind, Job, JobId, NodeId, Outcome, ReasonCode,
     queue::{BatchLimit, ClaimRequest, Claimed, End, HostLimits, Lease, Level, Patience, Room},
     report::Reason,
 };
@@ -25,12 +25,16 @@ impl Server {
 
     /// What a node gets that has so much room.
     async fn claim(&self, node: &str, room_bytes: u64) -> Option<Lease> {
+        self.claim_with(node, Room { bytes: room_bytes, inodes: u64::MAX, ceiling_bytes: 1 << 40 }).await
+    }
+
+    async fn claim_with(&self, node: &str, room: Room) -> Option<Lease> {
         let (node_id, levels): (NodeId, _) = (node.parse().unwrap(), [level1()]);
         let request = ClaimRequest {
             node_id: &node_id,
             request_id: uuid::Uuid::now_v7(),
             levels: &levels,
-            room: Room { bytes: room_bytes, inodes: u64::MAX, ceiling_bytes: 1 << 40 },
+            room,
             weight: 100,
             free_slots: 1,
             lease: std::time::Duration::from_secs(60),
@@ -46,6 +50,13 @@ impl Server {
     async fn change(&self, action: &str, body: Value) -> Value {
         let request = self.request(Method::POST, &format!("/api/v1/{action}")).json(&body);
         self.json(request.header("x-longshore-operator", "alice@control"), 200).await
+    }
+
+    /// The value of one metric, by its whole name with labels.
+    async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+        line.map(|value| value.parse().unwrap())
     }
 
     async fn why(&self, what: impl std::fmt::Display) -> Value {
@@ -159,6 +170,37 @@ async fn jobs_are_moved_requeued_and_cancelled_by_id_and_filter() {
 }
 
 #[tokio::test]
+async fn a_level_that_the_configuration_does_not_name_is_shown_and_moved_to_all_the_same() {
+    let named = ["level2", "level3"].map(|name| name.parse().unwrap());
+    let server = Server::start_with(|settings| settings.queues = named.to_vec()).await;
+    server.job("a", 1000).await;
+    let queues = server.get("/api/v1/queues").await;
+    let levels: Vec<_> = queues["clusters"][0]["levels"].as_array().unwrap().iter().collect();
+    let seen: Vec<_> = levels.iter().map(|level| (level["queue"].as_str().unwrap(), &level["ready"])).collect();
+    assert_eq!(seen, [("level2", &json!(0)), ("level3", &json!(0)), ("level1", &json!(1))], "{queues}");
+    for to in ["level3", "level1"] {
+        let moved = server.change("jobs/move", json!({"all": true, "to": to})).await;
+        assert_eq!(moved["changed"], 1, "{to}: {moved}");
+    }
+}
+
+#[tokio::test]
+async fn how_long_a_level_lasts_is_not_foretold_while_no_node_claims() {
+    let server = Server::start().await;
+    server.job("a", 1000).await;
+    let lasts = async |weight: u32, paused: Option<&str>| {
+        let mut beat = beat("5");
+        beat.by_queue = [("level1".parse().unwrap(), 100)].into();
+        (beat.weight, beat.paused) = (weight, paused.map(str::to_owned));
+        server.queue.beat(&beat).await.unwrap();
+        server.get("/api/v1/queues").await["clusters"][0]["levels"][0]["eta_seconds"].clone()
+    };
+    assert_eq!(lasts(100, None).await, 10);
+    assert_eq!(lasts(0, None).await, Value::Null);
+    assert_eq!(lasts(100, Some("the disk is full")).await, Value::Null);
+}
+
+#[tokio::test]
 async fn an_age_is_counted_from_the_preview_not_from_the_change() {
     let server = Server::start().await;
     server.job("a", 1).await;
@@ -259,6 +301,43 @@ async fn why_a_job_waits_is_one_sentence_and_the_facts() {
 }
 
 #[tokio::test]
+async fn why_names_what_each_node_is_short_of() {
+    let server = Server::start().await;
+    let mut folder = server.job("a", 1 << 30).await;
+    server.change("jobs/cancel", json!({"all": true})).await;
+    folder.id = JobId::fresh();
+    let content = folder.content.as_mut().unwrap();
+    (content.kind, content.files) = (ContentKind::Directory, 1000);
+    server.queue.offer(&folder).await.unwrap();
+    server.queue.admit(&[level1()], 9).await.unwrap();
+    let asked = async |node: &str, bytes: u64, inodes: u64| {
+        let mut beat = beat(node);
+        (beat.running, beat.paused) = (Vec::new(), None);
+        server.queue.beat(&beat).await.unwrap();
+        assert!(server.claim_with(node, Room { bytes, inodes, ceiling_bytes: 1 << 40 }).await.is_none());
+    };
+    asked("5", 1 << 40, 7).await;
+    let why = server.why(folder.id).await;
+    let need = why["nodes"][0]["text"].as_str().unwrap().rsplit(' ').next().unwrap().to_owned();
+    assert!(need.parse::<u64>().unwrap() > 1000, "{why:#}");
+    says(&why, &format!("no node has room for it: it needs {need} inodes, and the most, on node 5, is 7."));
+    // The fullest of bytes is not the one that is short of inodes.
+    asked("6", 1 << 20, 1 << 20).await;
+    asked("7", 1 << 21, 3).await;
+    let why = server.why(folder.id).await;
+    says(
+        &why,
+        &format!(
+            "no node has room for it: it needs 1.0 GiB, and the most, on node 7, is 2.0 MiB; node 5 has the bytes, but 7 of \
+             the {need} inodes."
+        ),
+    );
+    let both = format!("has room for 2.0 MiB, needs 1.0 GiB; has 3 inodes, needs {need}");
+    assert_eq!((&why["nodes"][2]["code"], &why["nodes"][2]["text"]), (&json!("no_room"), &json!(both)), "{why:#}");
+    assert_eq!(why["nodes"][1]["text"], "has room for 1.0 MiB, needs 1.0 GiB");
+}
+
+#[tokio::test]
 async fn why_of_an_instance_tells_of_its_jobs_or_its_last_backup() {
     let server = Server::start().await;
     server.index(&[stored("111111/mysql/3306", std::time::Duration::from_secs(600))]).await;
@@ -271,4 +350,42 @@ async fn why_of_an_instance_tells_of_its_jobs_or_its_last_backup() {
     assert_eq!(why["jobs"][0]["job"], job.id.to_string());
     let unknown = server.request(Method::GET, "/api/v1/why/111111/mysql/3360");
     assert_eq!(server.problem(unknown, 404).await["nearest"], json!(["111111/mysql/3306"]));
+}
+
+#[tokio::test]
+async fn what_waits_is_counted_by_what_keeps_it() {
+    let server = Server::start().await;
+    let jobs = async |state: &str| {
+        let name = format!("longshore_dashboard_jobs{{cluster=\"default\",queue=\"level1\",state=\"{state}\"}}");
+        server.metric(&name).await
+    };
+    let of_cluster =
+        async |name: &str| server.metric(&format!("longshore_dashboard_{name}{{cluster=\"default\"}}")).await;
+    let nodes = async |state: &str| {
+        server.metric(&format!("longshore_dashboard_nodes{{cluster=\"default\",state=\"{state}\"}}")).await
+    };
+    for host in ["a", "a", "a", "b"] {
+        server.job(host, 1000).await;
+    }
+    server.change("jobs/hold", json!({"filter": {"server_id": "b"}})).await;
+    let reason = Reason::new(ReasonCode::Unreachable, "no route to host");
+    let rest = std::time::Duration::from_secs(60);
+    let [first, second] = [server.claim("5", 1 << 20).await.unwrap(), server.claim("5", 1 << 20).await.unwrap()];
+    server.queue.retry_later(&first, rest, &reason).await.unwrap();
+    assert_eq!([jobs("ready").await, jobs("held").await, jobs("delayed").await, jobs("leased").await], [Some(1.0); 4]);
+    assert_eq!((jobs("inbox").await, of_cluster("resting_hosts").await), (Some(0.0), Some(0.0)));
+    server.queue.host_failed(&second, rest, rest, &reason).await.unwrap();
+    assert_eq!((jobs("ready").await, of_cluster("resting_hosts").await), (Some(2.0), Some(1.0)));
+    assert_eq!(of_cluster("dead_letters").await, Some(0.0));
+    for (node, weight, paused) in
+        [("5", 100, None), ("6", 0, Some("its weight is 0")), ("7", 100, Some("the disk is full"))]
+    {
+        let mut beat = beat(node);
+        (beat.weight, beat.paused) = (weight, paused.map(str::to_owned));
+        server.queue.beat(&beat).await.unwrap();
+    }
+    let counted = [nodes("claiming").await, nodes("draining").await, nodes("paused").await, nodes("silent").await];
+    assert_eq!(counted, [Some(1.0), Some(1.0), Some(1.0), Some(0.0)]);
+    server.redis.stop();
+    assert_eq!((jobs("ready").await, nodes("claiming").await), (None, None), "nobody knows; that is not 0");
 }

@@ -67,6 +67,7 @@ impl Doing<'_> {
     /// Exit code 1 when nothing was there to change, or something was left alone.
     pub(super) async fn run(&self, preview: impl Fn(&Value) -> Result<(), Failure>) -> Result<Exit, Failure> {
         let Change { filter, all, why, dry_run, yes } = self.change;
+        filter.check()?;
         if filter.query().iter().all(|(name, _)| *name == "cluster") && !all {
             let (action, what) = (self.action, self.what);
             return Err(Failure::usage(format!("{action} which {what}s? give ids, a filter such as --host, or --all")));

@@ -40,6 +40,17 @@ pub(super) struct Job {
 }
 
 impl JobFilter {
+    /// # Errors
+    /// When an instance is named in a form that can't be meant.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        match self.instance.as_deref() {
+            Some(text) if text.contains('/') && parts(text).is_none() => {
+                Err(Failure::usage(format!("--instance {text:?}: write its name alone, or SERVER/TYPE/INSTANCE")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// As the API takes it.
     pub(super) fn query(&self) -> Vec<(&'static str, String)> {
         let mut query = Vec::new();
@@ -76,6 +87,7 @@ fn parts(text: &str) -> Option<[&str; 3]> {
 }
 
 pub(super) async fn list(context: &Context, filter: &JobFilter, limit: u32) -> Result<Exit, Failure> {
+    filter.check()?;
     let mut query = filter.query();
     query.push(("limit", limit.to_string()));
     let value = context.client.get(&["api", "v1", "jobs"], &query).await?;
@@ -84,11 +96,13 @@ pub(super) async fn list(context: &Context, filter: &JobFilter, limit: u32) -> R
         return Ok(Exit::Done);
     }
     let jobs: Jobs = client::read(value)?;
-    if jobs.items.is_empty() {
+    if jobs.total == 0 {
         show::lines("no job in the queues passes these filters")?;
         return Ok(Exit::Done);
     }
-    show::table(&table(&jobs.items))?;
+    if !jobs.items.is_empty() {
+        show::table(&table(&jobs.items))?;
+    }
     let (shown, total) = (jobs.items.len() as u64, text::count(jobs.total, "job"));
     let more =
         if shown < jobs.total { format!(", the oldest {shown} shown; --limit shows more") } else { String::new() };

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use longshore_core::{Millis, exit::Exit};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{Context, nodes::Away, rules};
 use crate::{
@@ -95,19 +94,21 @@ struct Host {
     reason: String,
 }
 
+/// Exit code 1 when a cluster's Redis is away, so that what it holds is not known.
 async fn list(context: &Context) -> Result<Exit, Failure> {
     let value = context.client.get(&["api", "v1", "queues"], &[]).await?;
+    let queues: Queues = client::read(value.clone())?;
+    let exit = if queues.clusters.iter().any(|cluster| cluster.away.is_some()) { Exit::FoundWrong } else { Exit::Done };
     if context.json {
         show::json(&value)?;
     } else {
-        show::lines(&shown(value)?)?;
+        show::lines(&shown(&queues))?;
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 /// All queues, as a person reads them.
-fn shown(value: Value) -> Result<String, Failure> {
-    let queues: Queues = client::read(value)?;
+fn shown(queues: &Queues) -> String {
     let several = queues.clusters.len() > 1;
     let mut levels = Table::new()
         .column("LEVEL", Room::Needed)
@@ -151,16 +152,18 @@ fn shown(value: Value) -> Result<String, Failure> {
             ]);
         }
     }
-    let mut text = if levels.is_empty() { "no job was ever queued here\n".to_owned() } else { show::rendered(&levels) };
-    for note in notes {
-        text.push_str(&note);
-        text.push('\n');
-    }
+    let is_known = queues.clusters.iter().all(|cluster| cluster.away.is_none());
+    let mut text = match levels.is_empty() {
+        false => show::rendered(&levels),
+        true if is_known => "no job was ever queued here\n".to_owned(),
+        true => String::new(),
+    };
+    notes.iter().for_each(|note| text.push_str(&show::note(note)));
     for cluster in queues.clusters.iter().filter(|cluster| !cluster.resting.is_empty()) {
         text.push('\n');
         text.push_str(&resting(cluster));
     }
-    Ok(text)
+    text
 }
 
 fn resting(cluster: &Cluster) -> String {

@@ -1,12 +1,13 @@
 //! `longshore queue watch`: the same look again and again.
 
-use std::{io::Write as _, time::Duration};
+use std::{borrow::Cow, io::Write as _, time::Duration};
 
-use console::{Key, Term};
+use console::{Key, Term, truncate_str};
 use longshore_core::{Millis, exit::Exit};
 
 use super::shown;
 use crate::{
+    client,
     commands::Context,
     failure::Failure,
     show::{self, text},
@@ -19,7 +20,7 @@ pub(super) async fn run(context: &Context, every: Duration) -> Result<Exit, Fail
     let mut stopped = stopped(is_terminal);
     let mut ticks = tokio::time::interval(every.max(Duration::from_millis(200)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut lines = 0;
+    let mut drawn = Drawn::default();
     loop {
         tokio::select! {
             () = &mut stopped => return Ok(Exit::Done),
@@ -31,33 +32,62 @@ pub(super) async fn run(context: &Context, every: Duration) -> Result<Exit, Fail
             continue;
         }
         let now = text::moment(Millis::now());
-        let body = answer.and_then(shown).unwrap_or_else(|failure| format!("{failure}\n"));
+        let body = answer
+            .and_then(client::read)
+            .map(|queues| shown(&queues))
+            .unwrap_or_else(|failure| show::note(&failure.to_string()));
         let screen = format!("{now}\n{body}");
         if is_terminal {
-            lines = redraw(&term, lines, &screen)?;
+            drawn.again(&term, &screen)?;
         } else {
             show::lines(&format!("{screen}\n"))?;
         }
     }
 }
 
-/// Draws over the lines drawn before, without clearing first, so that nothing flickers. Returns how many lines there are now.
-fn redraw(term: &Term, before: usize, screen: &str) -> Result<usize, Failure> {
-    let rows = usize::from(term.size().0).saturating_sub(1).max(1);
-    let shown: Vec<&str> = screen.lines().take(rows).collect();
-    let mut out = String::new();
-    if before > 0 {
-        out.push_str(&format!("\x1b[{before}A"));
+/// What is on the terminal: lines that each take one row of it, so that going up over them finds the first.
+#[derive(Debug, Default)]
+struct Drawn {
+    lines: usize,
+    size: (u16, u16),
+}
+
+impl Drawn {
+    /// Draws over the lines drawn before, without clearing first, so that nothing flickers.
+    fn again(&mut self, term: &Term, screen: &str) -> Result<(), Failure> {
+        let size = term.size();
+        let lines = fitted(screen, size);
+        let mut out = String::new();
+        if self.size != size && self.lines > 0 {
+            // The terminal has laid the old lines out anew, nobody knows where.
+            out.push_str("\x1b[H\x1b[2J");
+        } else if self.lines > 0 {
+            out.push_str(&format!("\x1b[{}A", self.lines));
+        }
+        for line in &lines {
+            // To the line's end nothing is left of what stood there.
+            out.push_str(&format!("\r{line}\x1b[K\n"));
+        }
+        out.push_str("\x1b[J");
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(out.as_bytes())?;
+        stdout.flush()?;
+        *self = Self { lines: lines.len(), size };
+        Ok(())
     }
-    for line in &shown {
-        // To the line's end nothing is left of what stood there.
-        out.push_str(&format!("\r{line}\x1b[K\n"));
+}
+
+/// The lines of `screen` that fit a terminal of so many rows and columns, none wider than it; the last one tells of those that don't.
+fn fitted(screen: &str, (rows, columns): (u16, u16)) -> Vec<Cow<'_, str>> {
+    // The cursor stands in a row of its own.
+    let rows = usize::from(rows).saturating_sub(1).max(1);
+    let mut lines: Vec<_> = screen.lines().map(|line| truncate_str(line, columns.into(), "…")).collect();
+    if lines.len() > rows {
+        let more = lines.len() - (rows - 1);
+        lines.truncate(rows - 1);
+        lines.push(truncate_str(&format!("… {more} more lines"), columns.into(), "…").into_owned().into());
     }
-    out.push_str("\x1b[J");
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(out.as_bytes())?;
-    stdout.flush()?;
-    Ok(shown.len())
+    lines
 }
 
 /// Ends when a person wants no more. Keys are read by a thread of its own, which the program's end ends.
@@ -83,5 +113,24 @@ fn stopped(is_terminal: bool) -> std::pin::Pin<Box<dyn Future<Output = ()> + Sen
         Box::pin(async {
             let _ = tokio::signal::ctrl_c().await;
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use console::measure_text_width;
+
+    use super::fitted;
+
+    #[test]
+    fn every_line_takes_one_row_and_what_does_not_fit_is_told() {
+        let screen = format!("{}\n\u{1b}[31m{}\u{1b}[0m\nlast\n", "界".repeat(50), "a".repeat(90));
+        let lines = fitted(&screen, (24, 80));
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| measure_text_width(line) <= 80), "{lines:?}");
+        assert!(lines[1].contains('…') && lines[1].ends_with("\u{1b}[0m"), "{lines:?}");
+        let few = fitted("a\nb\nc\nd\n", (4, 80));
+        assert_eq!(few, ["a", "b", "… 2 more lines"]);
+        assert_eq!(fitted("a\nb\nc\n", (4, 80)), ["a", "b", "c"]);
     }
 }

@@ -1,5 +1,6 @@
 //! A host: an agent with ten sections, its spool, and the rsync daemon that nodes fetch from. Its scripts write small files,
-//! one in ten larger, one in ten a folder, two in ten with fulls and increments, and then leave the name in `made/`.
+//! one in ten larger, one in ten a folder, two in ten with fulls and increments, two in ten of a type that is kept on two nodes
+//! (small files and folders), and then leave the name in `made/`.
 
 use std::{
     collections::BTreeSet,
@@ -20,6 +21,10 @@ use rustix::process::Signal;
 use crate::evidence::names_in;
 
 const SECTIONS: usize = 10;
+/// What is made of this type is kept on two nodes.
+pub(super) const KEPT_TWICE: &str = "twice";
+/// The sections of that type.
+const TWICE: [usize; 2] = [7, 9];
 /// A run waits for a Redis that does not answer, and may be frozen besides.
 const RUN_ENDS_WITHIN: Duration = Duration::from_secs(180);
 /// When nothing is to be made any more.
@@ -96,8 +101,9 @@ impl Host {
         fs::write(&script, MAKE_BACKUP).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         for section in 0..SECTIONS {
+            let backup_type = if TWICE.contains(&section) { KEPT_TWICE } else { "files" };
             text += &format!(
-                "[instance.s{section}]\ntype = \"files\"\ninstance = \"i{section}\"\nscript = \"{} {shown}/made\"\n\
+                "[instance.s{section}]\ntype = \"{backup_type}\"\ninstance = \"i{section}\"\nscript = \"{} {shown}/made\"\n\
                  back_dir = \"{shown}/backup\"\nback_log = \"{shown}/s{section}.log\"\nrsync_module = \"backup\"\n\
                  queue = \"level{}\"\n",
                 script.display(),

@@ -1,4 +1,5 @@
-//! A storage node of the chaos test: a puller with a small disk of its own, whose free space is looked at all the time.
+//! A storage node of the chaos test: a puller with a small disk of its own, whose free space is looked at all the time, and
+//! which gives the others what they are to have a second copy of.
 
 use std::{
     fs,
@@ -9,7 +10,11 @@ use std::{
     },
 };
 
+use ed25519_dalek::SigningKey;
+use longshore_core::token;
 use longshore_tests::{Program, Proxy, ShiftedClock, SmallDisk, free_port};
+
+use super::host::KEPT_TWICE;
 
 /// To be kept free.
 const RESERVE_BYTES: u64 = 4 << 20;
@@ -39,13 +44,18 @@ impl Node {
     ) -> Self {
         let (redis_line, status_port) = (Proxy::to(redis_port), free_port());
         let config = folder.join(format!("node-{number}.toml"));
+        // The dashboard's, which has no part in this.
+        let public_key = token::public_key_text(&SigningKey::from_bytes(&[7; 32]).verifying_key());
         // Attempts count the kills of this test too, so there are many; leases are short, so that they end in it.
         let text = format!(
             "node_id = \"node-{number}\"\nqueues = [\"level1\", \"level2\"]\nslots = {SLOTS}\nretry = 100\n\
              retry_delay = \"200ms\"\nlease = \"6s\"\n[redis]\naddress = \"{}\"\n[store]\npath = \"{}\"\n\
-             reserve = \"{RESERVE_BYTES}\"\nstale_after = \"1s\"\n[rsync]\nstall = \"10s\"\nhost_limit = 6\n[status]\nlisten = \"127.0.0.1:{status_port}\"\n",
+             reserve = \"{RESERVE_BYTES}\"\nstale_after = \"1s\"\n[rsync]\nstall = \"10s\"\nhost_limit = 6\n[types.{KEPT_TWICE}]\ncopies = 2\n\
+             [serve]\nlisten = \"127.0.0.1:{}\"\npublic_key = \"{public_key}\"\n\
+             [status]\nlisten = \"127.0.0.1:{status_port}\"\n",
             redis_line.address(),
-            disk.path().display()
+            disk.path().display(),
+            free_port()
         );
         fs::write(&config, text).unwrap();
         Self {

@@ -1,5 +1,6 @@
 //! What must be true in the end: every backup that a script finished is in the catalog once, whole on the node that the entry
-//! names; no node was ever below its reserve; and nothing is left over anywhere.
+//! names, and of a type that is kept twice on one other that it names as well; no node was ever below its reserve; and nothing is
+//! left over anywhere.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,10 +8,13 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::{Outcome, ReasonCode};
+use longshore_core::{NodeId, Outcome, ReasonCode, RelativePath};
 use longshore_tests::wait_until_blocking;
 
-use super::{host::is_same, site::Site};
+use super::{
+    host::{KEPT_TWICE, is_same},
+    site::Site,
+};
 use crate::evidence::{Ledger, names_in, published};
 
 /// A node that was frozen, or whose disk was full, comes back within this.
@@ -31,6 +35,8 @@ pub(super) fn judge(site: &Site, ledger: &Ledger) {
         stored = ledger.stored_count();
         stored >= made.len() as u64
     });
+    // Second copies are made after that, and their reports are the last.
+    nothing_is_left(site);
     let entries = ledger.entries().unwrap();
     let mut places: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for folder in site.nodes.iter().flat_map(|node| published(node.disk.path())) {
@@ -38,7 +44,7 @@ pub(super) fn judge(site: &Site, ledger: &Ledger) {
         places.entry(id).or_default().push(folder);
     }
     let mut seen = BTreeSet::new();
-    let (mut unknown_ends, mut several) = (0, 0);
+    let (mut unknown_ends, mut several, mut twice) = (0, 0, 0);
     for entry in &entries {
         let report = &entry.report;
         let id = entry.id();
@@ -51,12 +57,21 @@ pub(super) fn judge(site: &Site, ledger: &Ledger) {
         }
         let name = report.job.name().unwrap().to_owned();
         let host = number(report.job.server_id.as_str());
-        let node = &site.nodes[number(report.node_id.as_ref().unwrap().as_str())];
-        let path = report.path.as_ref().unwrap().below(node.disk.path());
+        let is_twice = report.job.backup_type.as_str() == KEPT_TWICE;
+        let below = |node: &NodeId, path: &RelativePath| path.below(site.nodes[number(node.as_str())].disk.path());
+        let (first, path) = (report.node_id.as_ref().unwrap(), report.path.as_ref().unwrap());
+        let mut named = vec![below(first, path)];
+        named.extend(report.copies.iter().map(|copy| below(&copy.node_id, &copy.path)));
         let folders = places.get(&id.to_string()).map_or(&[][..], Vec::as_slice);
-        assert!(folders.contains(&path), "{name} is not at {}, but at {folders:?}", path.display());
+        assert!(
+            named.iter().all(|place| folders.contains(place)),
+            "{name} is not at each of {named:?}, but at {folders:?}"
+        );
+        assert_eq!(report.copies.len(), usize::from(is_twice), "copies of {name}: {report:?}");
+        assert!(report.copies.iter().all(|copy| copy.node_id != *first), "{name} is twice on one node: {report:?}");
+        twice += usize::from(is_twice);
         // A Redis that was killed may forget a settlement of its last second; then another node fetches the job again.
-        several += usize::from(folders.len() > 1);
+        several += usize::from(folders.len() > named.len());
         for folder in folders {
             assert!(
                 is_same(&folder.join(&name), &site.hosts[host].source(&name)),
@@ -71,11 +86,10 @@ pub(super) fn judge(site: &Site, ledger: &Ledger) {
     let further: Vec<_> = seen.difference(&made).collect();
     assert!(further.is_empty(), "the catalog has what no script finished: {further:?}");
     assert_eq!(places.len(), made.len(), "the stores have what the catalog has not");
-    nothing_is_left(site);
     let spare: Vec<i64> = site.nodes.iter().map(super::node::Node::lowest_spare_bytes).collect();
     println!(
-        "{} backups, each once in the catalog and whole; {several} in two places; {unknown_ends} runs with an unknown end; \
-         least room above the reserves {spare:?} bytes",
+        "{} backups, each once in the catalog and whole, {twice} of them on two nodes as wanted; {several} in one place more; \
+         {unknown_ends} runs with an unknown end; least room above the reserves {spare:?} bytes",
         made.len()
     );
     assert!(spare.iter().all(|spare| *spare >= 0), "a node was below its reserve: {spare:?} bytes");
@@ -84,9 +98,11 @@ pub(super) fn judge(site: &Site, ledger: &Ledger) {
 /// No half transfers on the nodes; nothing waiting, under lease, dead, or unread.
 fn nothing_is_left(site: &Site) {
     let mut redis = site.redis.connection();
-    let dead: Vec<String> = redis::cmd("ZRANGE").arg("longshore:dead").arg(0).arg(-1).query(&mut redis).unwrap();
-    assert_eq!(dead, Vec::<String>::new(), "dead letters");
-    wait_until_blocking("nothing waits and nothing is leased", SOON, || left_keys(&mut redis).is_empty());
+    wait_until_blocking("nothing waits and nothing is leased", SOON, || {
+        let dead: Vec<String> = redis::cmd("ZRANGE").arg("longshore:dead").arg(0).arg(-1).query(&mut redis).unwrap();
+        assert_eq!(dead, Vec::<String>::new(), "dead letters");
+        left_keys(&mut redis).is_empty()
+    });
     wait_until_blocking("the report stream is empty", SOON, || {
         redis::cmd("XLEN").arg("longshore:reports").query::<u64>(&mut redis).unwrap() == 0
     });
