@@ -370,11 +370,12 @@ async fn what_waits_is_counted_by_what_keeps_it() {
     server.change("jobs/hold", json!({"filter": {"server_id": "b"}})).await;
     let reason = Reason::new(ReasonCode::Unreachable, "no route to host");
     let rest = std::time::Duration::from_secs(60);
+    let patience = Patience { first_rest: rest, longest_rest: rest, give_up: 100 * rest };
     let [first, second] = [server.claim("5", 1 << 20).await.unwrap(), server.claim("5", 1 << 20).await.unwrap()];
     server.queue.retry_later(&first, rest, &reason).await.unwrap();
     assert_eq!([jobs("ready").await, jobs("held").await, jobs("delayed").await, jobs("leased").await], [Some(1.0); 4]);
     assert_eq!((jobs("inbox").await, of_cluster("resting_hosts").await), (Some(0.0), Some(0.0)));
-    server.queue.host_failed(&second, rest, rest, &reason).await.unwrap();
+    server.queue.host_failed(&second, patience, &reason).await.unwrap();
     assert_eq!((jobs("ready").await, of_cluster("resting_hosts").await), (Some(2.0), Some(1.0)));
     assert_eq!(of_cluster("dead_letters").await, Some(0.0));
     for (node, weight, paused) in
