@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, fs};
 
 use longshore_core::{Job, Outcome, ReasonCode, report::Reason};
-use longshore_tests::wait_until;
+use longshore_tests::{SmallDisk, wait_until};
 
-use crate::cluster::{Cluster, SOON, bytes, incoming, place};
+use crate::cluster::{Cluster, Puller, SOON, bytes, incoming, place};
 
 const SIZE: usize = 16 * 1024;
 
@@ -21,6 +21,27 @@ async fn offer_files(cluster: &Cluster, names: impl IntoIterator<Item = String>)
         jobs.push((name, job));
     }
     jobs
+}
+
+/// How many files have come in the session that runs.
+fn arrived(puller: &Puller) -> usize {
+    let batch = incoming(&puller.store).into_iter().find(|name| name.starts_with("batch-"));
+    let folder = batch.map(|batch| puller.store.join(".incoming").join(batch).join("backup"));
+    folder.map_or(0, |folder| fs::read_dir(folder).map_or(0, Iterator::count))
+}
+
+/// Each once, with the bytes that [`offer_files`] gave it; returns how many at the first try.
+async fn all_are_stored(cluster: &Cluster, puller: &Puller, jobs: &[(String, Job)]) -> usize {
+    let mut first = 0;
+    for (number, (name, job)) in (0..).zip(jobs) {
+        let report = cluster.report_of(job).await;
+        assert_eq!(report.outcome, Outcome::Stored, "{name}: {:?}", report.reason);
+        first += usize::from(report.attempts == 1);
+        assert_eq!(fs::read(place(&puller.store, &report).join(job.name().unwrap())).unwrap(), bytes(SIZE, number));
+    }
+    assert_eq!(cluster.reports().len(), jobs.len(), "one report each");
+    wait_until("no transfer is left", SOON, async || incoming(&puller.store).is_empty()).await;
+    first
 }
 
 #[tokio::test]
@@ -96,12 +117,7 @@ async fn a_session_that_breaks_leaves_what_had_come_whole() {
     // About ten seconds for all.
     let config = cluster.configure("1", "slots = 1", "[rsync]\nbwlimit = \"64KiB\"");
     let puller = config.start(&[]);
-    let arrived = || {
-        let batch = incoming(&puller.store).into_iter().find(|name| name.starts_with("batch-"));
-        let folder = batch.map(|batch| puller.store.join(".incoming").join(batch).join("backup"));
-        folder.map_or(0, |folder| fs::read_dir(folder).map_or(0, Iterator::count))
-    };
-    wait_until("some have come", SOON, async || arrived() > 10).await;
+    wait_until("some have come", SOON, async || arrived(&puller) > 10).await;
     cluster.host.kill();
     wait_until("those are stored", SOON, async || cluster.reports().len() >= 10).await;
     assert!(cluster.reports().len() < jobs.len());
@@ -110,15 +126,45 @@ async fn a_session_that_breaks_leaves_what_had_come_whole() {
     fs::write(&config.config, fast).unwrap();
     assert!(puller.stop().await.success());
     let puller = config.start(&[]);
-    let mut first = 0;
-    for (number, (name, job)) in (0..).zip(&jobs) {
-        let report = cluster.report_of(job).await;
-        assert_eq!(report.outcome, Outcome::Stored, "{name}: {:?}", report.reason);
-        first += usize::from(report.attempts == 1);
-        assert_eq!(fs::read(place(&puller.store, &report).join(name)).unwrap(), bytes(SIZE, number));
-    }
+    let first = all_are_stored(&cluster, &puller, &jobs).await;
     assert!(first >= 10, "{first} at the first try");
-    assert_eq!(cluster.reports().len(), jobs.len());
+}
+
+#[tokio::test]
+async fn a_session_that_falls_silent_is_ended_and_what_had_come_is_stored() {
+    let cluster = Cluster::start();
+    let jobs = offer_files(&cluster, (0..40).map(|number| format!("f{number:02}"))).await;
+    let config = cluster.configure("1", "slots = 1", "[rsync]\nbwlimit = \"64KiB\"\nstall = \"2s\"");
+    let puller = config.start(&[]);
+    wait_until("some have come", SOON, async || arrived(&puller) > 10).await;
+    cluster.host.pause();
+    wait_until("those are stored while the host is still silent", SOON, async || cluster.reports().len() >= 10).await;
+    assert!(cluster.reports().len() < jobs.len());
+    assert!(cluster.reports().iter().all(|report| (report.outcome, report.attempts) == (Outcome::Stored, 1)));
+    wait_until("the others are put back", SOON, async || puller.log().contains("transfer_stalled")).await;
+    cluster.host.resume();
+    all_are_stored(&cluster, &puller, &jobs).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_under_a_session_loses_no_job_of_it() {
+    let cluster = Cluster::start();
+    let disk = SmallDisk::mount(&cluster.folder.path().join("disk"), 16);
+    let config = cluster.configure_at("1", disk.path(), "slots = 1", "[rsync]\nbwlimit = \"64KiB\"");
+    assert!(config.command(&["init"]).status().unwrap().success());
+    let jobs = offer_files(&cluster, (0..40).map(|number| format!("f{number:02}"))).await;
+    let puller = config.start(&[]);
+    wait_until("some have come", SOON, async || arrived(&puller) > 10).await;
+    disk.fill(0);
+    wait_until("the node is paused", SOON, async || {
+        cluster.queue.nodes().await.unwrap().iter().any(|(beat, _)| beat.paused.is_some())
+    })
+    .await;
+    wait_until("no job is leased", SOON, async || cluster.queue.leases().await.unwrap().is_empty()).await;
+    disk.empty();
+    // The node rests for half a minute after its disk failed.
+    wait_until("all are reported", SOON * 3, async || cluster.reports().len() >= jobs.len()).await;
+    all_are_stored(&cluster, &puller, &jobs).await;
 }
 
 #[tokio::test]
