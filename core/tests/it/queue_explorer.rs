@@ -17,9 +17,7 @@ use std::{
 
 use longshore_core::{
     Job, Outcome, ReasonCode,
-    queue::{
-        Changed, ClaimRequest, Claimed, End, Held, HostFailed, JobState, Lease, Level, Patience, Queue, Settled,
-    },
+    queue::{Changed, ClaimRequest, Claimed, End, Held, HostFailed, JobState, Lease, Level, Patience, Queue, Settled},
     report::Reason,
 };
 use longshore_tests::Random;

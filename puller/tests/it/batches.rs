@@ -150,7 +150,7 @@ async fn a_session_that_falls_silent_is_ended_and_what_had_come_is_stored() {
 async fn a_disk_that_fills_up_under_a_session_loses_no_job_of_it() {
     let cluster = Cluster::start();
     let disk = SmallDisk::mount(&cluster.folder.path().join("disk"), 16);
-    let config = cluster.configure_at("1", disk.path(), "slots = 1", "[rsync]\nbwlimit = \"64KiB\"");
+    let config = cluster.configure_at("1", disk.path(), "slots = 1\nretry = 1", "[rsync]\nbwlimit = \"64KiB\"");
     assert!(config.command(&["init"]).status().unwrap().success());
     let jobs = offer_files(&cluster, (0..40).map(|number| format!("f{number:02}"))).await;
     let puller = config.start(&[]);
