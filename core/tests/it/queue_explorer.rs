@@ -413,7 +413,8 @@ async fn long_random_orders_of_steps_agree_with_the_protocol() {
         for _ in 0..60 {
             let steps = trial.world.steps();
             let mut step = *random.pick(&steps);
-            while matches!(step, Step::Kill { .. }) && random.chance(80) {
+            let is_rare = |step| matches!(step, Step::Kill { .. } | Step::Operate { verb: Verb::Cancel, .. });
+            while is_rare(step) && random.chance(80) {
                 step = *random.pick(&steps);
             }
             let told = Told(&path, step);
