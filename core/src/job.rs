@@ -15,8 +15,8 @@ pub const JOB_VERSION: u32 = 1;
 pub const MAX_JOB_BYTES: usize = 64 * 1024;
 /// What a file's end takes on a disk at most.
 const BLOCK_BYTES: u64 = 4096;
-/// Folders without a file that a directory may have, whose agent does not tell how many it has.
-const FOLDERS_UNTOLD: u64 = 100;
+/// Folders that a directory whose agent does not tell may have for each file, and beside.
+const FOLDERS_UNTOLD: (u64, u64) = (4, 1000);
 /// Its folder and the month's above, the data, the manifest.
 const INODES_OF_A_BACKUP: u64 = 4;
 
@@ -155,9 +155,10 @@ pub struct Content {
 }
 
 impl Content {
-    /// How many folders may come at most: those announced, or one for each file and a few empty ones.
+    /// How many folders may come at most: those announced, or what is far above any real tree.
     pub fn most_folders(&self) -> u64 {
-        self.folders.unwrap_or(self.files.saturating_add(FOLDERS_UNTOLD))
+        let (each, beside) = FOLDERS_UNTOLD;
+        self.folders.unwrap_or(self.files.saturating_mul(each).saturating_add(beside))
     }
 }
 
@@ -322,13 +323,15 @@ mod tests {
     }
 
     #[test]
-    fn a_footprint_counts_a_block_and_two_inodes_for_each_file_of_a_directory() {
+    fn a_footprint_counts_a_block_and_an_inode_for_each_file_and_folder_of_a_directory() {
         let mut job: Job = serde_json::from_str(EXAMPLE).unwrap();
         let size_bytes = job.size_bytes();
         assert_eq!(job.footprint(), (size_bytes, 4));
         let content = job.content.as_mut().unwrap();
-        (content.kind, content.files) = (ContentKind::Directory, 10);
-        assert_eq!(job.footprint(), (size_bytes + 10 * 4096, 24));
+        (content.kind, content.files, content.folders) = (ContentKind::Directory, 10, Some(3));
+        assert_eq!(job.footprint(), (size_bytes + 13 * 4096, 17));
+        job.content.as_mut().unwrap().folders = None;
+        assert_eq!(job.footprint(), (size_bytes + 1050 * 4096, 1054), "an agent that does not tell");
         job.content.as_mut().unwrap().files = u64::MAX;
         assert_eq!(job.footprint(), (u64::MAX, u64::MAX));
         job.content = None;

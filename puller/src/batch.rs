@@ -109,7 +109,10 @@ impl Carrier {
             kind: ContentKind::File,
             size_bytes,
             files: members.len() as u64,
-            folders: None,
+            // Those on the files' ways below the module, at most.
+            folders: Some(
+                members.iter().map(|member| member.source.path.as_str().matches('/').count() as u64 + 1).sum(),
+            ),
             xxh3_128: None,
             blake3: None,
             extra: serde_json::Map::new(),

@@ -224,7 +224,7 @@ impl Carrier {
                 Err(failure) if failure.reason.code == ReasonCode::StoreFailed => Err(failure),
                 Err(failure) => {
                     tracing::error!(%job, reason = %failure.reason, "damaged under its final name; fetched again");
-                    let aside = store.set_aside(&folder, CORRUPT, &job.to_string());
+                    let aside = store.set_aside(&folder, CORRUPT, &format!("{job}-damaged"));
                     aside.map(|_| None).map_err(|error| Failure::store("setting a damaged backup aside", &error))
                 }
             }

@@ -51,11 +51,14 @@ impl Failure {
         Self { reason: Reason::new(code, text), class }
     }
 
-    /// The node's disk failed while doing `what`. A full one is never the job's fault: room for all that it may take was promised.
+    /// The node's disk failed while doing `what`. A full one is never the job's fault: room for all that it may take was promised; nor
+    /// is one that does not answer, or work of this node's own that still has the job's folder.
     pub fn store(what: &str, error: &io::Error) -> Self {
         let failure = Self::new(ReasonCode::StoreFailed, format!("{what}: {error}"));
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self { class: Class::NodeUnfit, ..failure },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::TimedOut => {
+                Self { class: Class::NodeUnfit, ..failure }
+            }
             _ => failure,
         }
     }

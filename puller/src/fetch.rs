@@ -98,6 +98,8 @@ struct Run {
     end: Option<End>,
     said: Vec<u8>,
     digests: HashMap<Vec<u8>, Xxh3>,
+    /// Received by this run, with a digest or without.
+    files: u64,
     /// Made by this run.
     folders: u64,
     /// Of files; rsync tells it at a good end.
@@ -197,8 +199,7 @@ impl Fetcher {
         if first == Checksum::Xxh128 {
             if succeeded(&run) {
                 remember(&self.with_xxh128);
-            } else if source.transport != Transport::Ssh
-                && run.may_be_old_daemon()
+            } else if run.may_be_old_daemon()
                 // A line that broke in the middle says nothing of the daemon.
                 && !known(&self.with_xxh128)
                 && incoming.here().await.bytes == found.bytes
@@ -219,7 +220,7 @@ impl Fetcher {
             // A digest is printed before it is known whether the file came whole.
             run.digests.clear();
         }
-        let failure = self.judge(&run, incoming, errand, load).await;
+        let failure = self.judge(&run, incoming, errand, load, found).await;
         let fetched = Fetched {
             digests: run.digests,
             received_bytes: run.received_bytes,
@@ -230,7 +231,14 @@ impl Fetcher {
         Ok((fetched, failure))
     }
 
-    async fn judge(&self, run: &Run, incoming: &Incoming, errand: Errand<'_>, load: Load<'_>) -> Option<Failure> {
+    async fn judge(
+        &self,
+        run: &Run,
+        incoming: &Incoming,
+        errand: Errand<'_>,
+        load: Load<'_>,
+        found: Size,
+    ) -> Option<Failure> {
         let content = errand.content;
         let said = String::from_utf8_lossy(&run.said).trim().to_owned();
         Some(match &run.end {
@@ -240,9 +248,12 @@ impl Fetcher {
                 if load.shape == Shape::Files && exit_code::is_partial(exit) {
                     return None;
                 }
-                let arrived = incoming.here().await.bytes > 0;
-                let is_ssh = errand.source.transport == Transport::Ssh;
-                Failure::rsync(if is_ssh { exit_code::over_ssh(exit, arrived) } else { exit }, arrived, &said)
+                let here = incoming.here().await;
+                let exit = match errand.source.transport {
+                    Transport::Ssh => exit_code::over_ssh(exit, here.bytes > found.bytes),
+                    Transport::RsyncDaemon | Transport::Local => exit,
+                };
+                Failure::rsync(exit, here.bytes > 0, &said)
             }
             Some(End::Stalled | End::Moved) | None => {
                 let seconds = self.rsync.stall.duration().as_secs_f64();
@@ -325,7 +336,11 @@ impl Fetcher {
             .map_err(|error| unfit(broken(&format!("starting {}", line.program.display()), &error)))?;
         step::reached("puller.fetching");
         let mut run = Run::default();
-        let mut watch = Watch::new(self.rsync.stall.duration(), content.size_bytes.saturating_add(MARGIN_BYTES));
+        let most = Most {
+            bytes: content.size_bytes.saturating_add(MARGIN_BYTES),
+            entries: content.files.saturating_add(content.most_folders()).saturating_add(1),
+        };
+        let mut watch = Watch::new(self.rsync.stall.duration(), most);
         let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
         let mut parser = Parser::new(&marker);
         let (mut out, mut err) = (vec![0; 8192], vec![0; 2048]);
@@ -338,7 +353,7 @@ impl Fetcher {
                 read = read_some(&mut stdout, &mut out), if stdout.is_some() => {
                     parser.push(&out[..read], |event| run.heard(event, progress));
                     // Each is remembered: a host must not fill the memory with names.
-                    if run.digests.len() as u64 > content.files.max(1) {
+                    if run.files > content.files.max(1) {
                         run.end = Some(End::TooManyFiles);
                         break;
                     }
@@ -363,12 +378,12 @@ impl Fetcher {
                     break;
                 }
                 _ = looks.tick(), if run.end.is_none() => {
-                    disk.look(progress);
+                    let here = disk.look(progress);
                     run.end = match route.received(rsync.id()) {
                         // What it reads counts too: before a resume it reads all that is here, and nothing arrives.
                         Ok(received) => {
                             let read = process::bytes_read(rsync.id()).unwrap_or(0);
-                            watch.look(received, read, progress.bytes().max(progress.stored_bytes()))
+                            watch.look(received, read, progress.bytes(), here.entries)
                         }
                         Err(error) => {
                             self.bandwidth.hide_sockets(source.transport, &error);
@@ -407,11 +422,12 @@ fn in_path(program: PathBuf) -> PathBuf {
 impl Run {
     fn heard(&mut self, event: Event, progress: &Progress) {
         match event {
-            Event::File { name, digest: Some(digest) } => {
-                self.digests.insert(name, digest);
+            Event::File { name, digest } => {
+                self.files += 1;
+                self.digests.extend(digest.map(|digest| (name, digest)));
             }
             Event::Folder => self.folders += 1,
-            Event::File { .. } | Event::Matched(_) => {}
+            Event::Matched(_) => {}
             Event::Progress(bytes) => progress.reached(bytes),
             Event::Literal(bytes) => self.literal_bytes = Some(bytes),
         }
@@ -442,23 +458,34 @@ async fn read_some(pipe: &mut Option<impl AsyncReadExt + Unpin>, buffer: &mut [u
     read
 }
 
+/// What may lie in a transfer's folder in the end.
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    bytes: u64,
+    /// Files and folders.
+    entries: u64,
+}
+
 /// The watchdog: bytes must keep coming, and not more than announced.
 struct Watch {
     stall: Duration,
-    most_bytes: u64,
+    most: Most,
     seen: (u64, u64, u64),
     changed: Instant,
 }
 
 impl Watch {
-    fn new(stall: Duration, most_bytes: u64) -> Self {
-        Self { stall, most_bytes, seen: (0, 0, 0), changed: Instant::now() }
+    fn new(stall: Duration, most: Most) -> Self {
+        Self { stall, most, seen: (0, 0, 0), changed: Instant::now() }
     }
 
-    /// Bytes `received` over the line, `read` from it and from files, `arrived` in files.
-    fn look(&mut self, received: u64, read: u64, arrived: u64) -> Option<End> {
-        if arrived > self.most_bytes {
+    /// Bytes `received` over the line, `read` from it and from files, `arrived` in files; `entries` of them are here.
+    fn look(&mut self, received: u64, read: u64, arrived: u64, entries: u64) -> Option<End> {
+        if arrived > self.most.bytes {
             return Some(End::TooMuch(arrived));
+        }
+        if entries > self.most.entries {
+            return Some(End::TooManyFiles);
         }
         let now = (received, read, arrived);
         if now != self.seen {
@@ -478,10 +505,10 @@ mod tests {
     #[test]
     fn reading_what_is_here_before_a_resume_is_no_silence() {
         let stall = Duration::from_secs(60);
-        let mut watch = Watch::new(stall, u64::MAX);
+        let mut watch = Watch::new(stall, Most { bytes: u64::MAX, entries: 10 });
         let mut later = |received, read| {
             watch.changed = Instant::now().checked_sub(stall).unwrap();
-            watch.look(received, read, 0)
+            watch.look(received, read, 0, 1)
         };
         assert!(later(5, 1).is_none() && later(5, 2).is_none());
         assert!(matches!(later(5, 2), Some(End::Stalled)));

@@ -23,7 +23,7 @@ use rustix::{
 
 use crate::{
     rsync::process::GRACE,
-    store::{self, Store},
+    store::{self, FILES, MANIFEST, NEW_MANIFEST, Store},
 };
 
 /// In a transfer's folder, what becomes the backup.
@@ -90,22 +90,31 @@ impl Incoming {
     }
 
     async fn open_at(job: JobId, folder: PathBuf) -> io::Result<Self> {
+        let (started, mut told) = (Instant::now(), None);
         loop {
             let made = folder.clone();
-            let opened = on_disk(move || match make(&made).and_then(|()| File::open(&made)) {
-                // Of an existing store: the sweep was between the two steps. Without one, nothing is made here.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && made.parent().is_some_and(Path::is_dir) => {
-                    Ok(None)
+            let opened = on_disk(move || {
+                match make(&made) {
+                    // Of an existing store: the sweep was between two steps. Without one, nothing is made here.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::NotFound && made.parent().is_some_and(Path::is_dir) => {}
+                    made => made?,
                 }
-                opened => Ok(Some(opened?)),
+                try_lock(job, made)
             });
-            let Some(lock) = opened.await? else { continue };
-            take(&lock, &folder).await?;
-            // The sweep may have removed it between the two steps: then the lock is on a folder that is no more.
-            let (opened, named) = (lock.try_clone()?, folder.clone());
-            if on_disk(move || is_same(&opened, &named)).await? {
-                return Ok(Self { job, folder, lock });
+            if let Some(incoming) = opened.await? {
+                return Ok(incoming);
             }
+            if started.elapsed() > 2 * GRACE {
+                let text = format!("{} is locked by a process that does not end", folder.display());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            let signal = if started.elapsed() < GRACE { Signal::TERM } else { Signal::KILL };
+            if told.replace(signal) != Some(signal) {
+                let held = folder.clone();
+                on_disk(move || end_holders(&held, signal)).await?;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -136,6 +145,8 @@ impl Incoming {
         on_disk(move || {
             beside()?;
             make(&backup)?;
+            // Ours, of a transfer that was ended before its backup had its name.
+            [MANIFEST, NEW_MANIFEST, FILES].iter().try_for_each(|name| store::remove_all(&backup.join(name)))?;
             folder.set_modified(SystemTime::now())?;
             Ok(Size::below(&backup))
         })
@@ -203,13 +214,15 @@ fn is_same(open: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// What regular files take.
+/// What files and folders take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
-    /// Their lengths.
+    /// Lengths of the regular files.
     pub bytes: u64,
-    /// Bytes that the disk holds of them.
+    /// Bytes that the disk holds of them: with whole blocks, and with what a file system takes ahead.
     pub allocated_bytes: u64,
+    /// Regular files and folders.
+    pub entries: u64,
 }
 
 impl Size {
@@ -220,10 +233,12 @@ impl Size {
         while let Some(path) = waiting.pop() {
             match fs::symlink_metadata(&path) {
                 Ok(found) if found.is_file() => {
+                    size.entries += 1;
                     size.bytes += found.len();
                     size.allocated_bytes += found.blocks() * 512;
                 }
                 Ok(found) if found.is_dir() => {
+                    size.entries += 1;
                     waiting.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
                 }
                 _ => {}
@@ -233,30 +248,13 @@ impl Size {
     }
 }
 
-/// Takes the lock, ending whoever has inherited it from a puller that is gone.
-async fn take(lock: &File, folder: &Path) -> io::Result<()> {
-    let started = Instant::now();
-    let mut told = None;
-    loop {
-        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::WOULDBLOCK) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let signal = if started.elapsed() < GRACE { Signal::TERM } else { Signal::KILL };
-        if told != Some(signal) {
-            for group in groups_holding(folder)? {
-                tracing::warn!(folder = %folder.display(), group = group.as_raw_pid(), "ending a transfer that its puller left behind");
-                let _ = kill_process_group(group, signal);
-            }
-            told = Some(signal);
-        }
-        if started.elapsed() > 2 * GRACE {
-            let text = format!("{} is locked by a process that does not end", folder.display());
-            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
+/// Ends whoever has inherited the lock of `folder` from a puller that is gone.
+fn end_holders(folder: &Path, signal: Signal) -> io::Result<()> {
+    for group in groups_holding(folder)? {
+        tracing::warn!(folder = %folder.display(), group = group.as_raw_pid(), "ending a transfer that its puller left behind");
+        let _ = kill_process_group(group, signal);
     }
+    Ok(())
 }
 
 /// Process groups, ours excepted, with a process whose standard input is `folder`.

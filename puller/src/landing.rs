@@ -44,15 +44,9 @@ impl Carrier {
         file_system: Option<&Arc<File>>,
     ) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::store("the manifest", &error);
-        let (mut written, mut replaced, mut synced) = (Vec::new(), Vec::new(), Vec::new());
-        for brought in backups {
+        let (mut written, mut synced) = (Vec::new(), Vec::new());
+        for brought in backups.filter(|brought| !brought.is_published) {
             let manifest = serde_json::to_vec_pretty(&brought.report).map_err(|error| failed(error.into()))?;
-            if brought.is_published {
-                let place = brought.place.below(self.store.root());
-                replaced.push((place.join(MANIFEST), manifest));
-                synced.push(place);
-                continue;
-            }
             let folder = brought.incoming.backup();
             synced.push(folder.join(MANIFEST));
             written.push((folder.join(MANIFEST), manifest));
@@ -68,7 +62,6 @@ impl Carrier {
         let file_system = file_system.map(Arc::clone);
         let durable = move || {
             written.iter().try_for_each(|(path, bytes)| store::write_unread(path, bytes))?;
-            replaced.iter().try_for_each(|(path, bytes)| store::write_whole(path, bytes))?;
             match file_system {
                 Some(file_system) if synced.len() > MOST_SINGLE_SYNCS => Ok(rustix::fs::syncfs(&*file_system)?),
                 // One after the other: the first writes the journal for all, and other slots' files share it.
@@ -78,14 +71,17 @@ impl Carrier {
         blocking(move || durable().map_err(failed)).await
     }
 
-    /// Gives the backups their final names, for good. What had such a name, and was not this backup, moves to the superseded
-    /// ones. Answers for each.
+    /// Gives the backups their final names, for good; those that have them already get their new manifest now, when the lease is known
+    /// to be ours. What had such a name, and was not this backup, moves to the superseded ones. Answers for each.
     pub async fn publish(&self, backups: impl Iterator<Item = &Brought>) -> Vec<Result<(), Failure>> {
         let root = self.store.root();
         let named: Vec<Named> = backups
             .map(|brought| Named {
-                // The kill may have come before the name was durable: synced once more.
-                from: (!brought.is_published).then(|| brought.incoming.backup()),
+                from: if brought.is_published {
+                    From::Itself(serde_json::to_vec_pretty(&brought.report))
+                } else {
+                    From::Incoming(brought.incoming.backup())
+                },
                 aside: format!("{}-{}", brought.report.job.id, brought.report.revision),
                 above: brought.place.below(root).parent().unwrap_or(root).to_owned(),
                 place: brought.place.clone(),
@@ -110,10 +106,16 @@ impl Carrier {
     }
 }
 
+/// Where a backup comes from.
+enum From {
+    Incoming(PathBuf),
+    /// It has its final name already, and gets this manifest.
+    Itself(serde_json::Result<Vec<u8>>),
+}
+
 /// A backup that gets its final name.
 struct Named {
-    /// `None` when it has it already.
-    from: Option<PathBuf>,
+    from: From,
     place: longshore_core::RelativePath,
     above: PathBuf,
     aside: String,
@@ -138,7 +140,15 @@ fn publish(store: &Store, named: &[Named]) -> Vec<Result<(), Failure>> {
 }
 
 fn rename(store: &Store, Named { from, place, aside, .. }: &Named) -> io::Result<()> {
-    let Some(from) = from else { return Ok(()) };
+    let from = match from {
+        From::Incoming(from) => from,
+        From::Itself(manifest) => {
+            let manifest = manifest.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
+            let folder = place.below(store.root());
+            // The kill may have come before the name was durable: synced once more, with the folder above.
+            return store::write_whole(&folder.join(MANIFEST), manifest).and_then(|()| store::sync(&folder));
+        }
+    };
     match store.publish(from, place) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             store.set_aside(&place.below(store.root()), SUPERSEDED, aside)?;

@@ -87,38 +87,40 @@ impl Progress {
     }
 }
 
-/// Asks the disk from time to time how much of a transfer it holds. A disk that does not answer keeps one thread, not the transfer.
+/// Asks the disk from time to time what it holds of a transfer. A disk that does not answer keeps one thread, not the transfer.
 #[derive(Debug)]
 pub struct DiskWatch {
     folder: PathBuf,
     next: Instant,
-    asked: Option<JoinHandle<(u64, Duration)>>,
+    asked: Option<JoinHandle<(Size, Duration)>>,
+    last: Size,
 }
 
 impl DiskWatch {
     /// For the transfer whose files lie in `folder`.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, next: Instant::now() + ASK_EVERY, asked: None }
+        Self { folder, next: Instant::now() + ASK_EVERY, asked: None, last: Size::default() }
     }
 
-    /// Tells `progress` what the last question brought, and asks anew when it is time. Never waits.
-    pub fn look(&mut self, progress: &Progress) {
+    /// What the last question brought, which `progress` is told too; asks anew when it is time. Never waits.
+    pub fn look(&mut self, progress: &Progress) -> Size {
         match self.asked.take() {
             Some(asked) if !asked.is_finished() => self.asked = Some(asked),
             Some(asked) => {
-                if let Some(Ok((bytes, took))) = futures_util::FutureExt::now_or_never(asked) {
-                    progress.stored(bytes);
+                if let Some(Ok((size, took))) = futures_util::FutureExt::now_or_never(asked) {
+                    self.last = size;
+                    progress.stored(size.allocated_bytes);
+                    progress.reached(size.bytes);
                     self.next = Instant::now() + ASK_EVERY.max(took * ASK_PART);
                 }
             }
             None if Instant::now() >= self.next => {
                 let (folder, started) = (self.folder.clone(), Instant::now());
-                self.asked = Some(tokio::task::spawn_blocking(move || {
-                    (Size::below(&folder).allocated_bytes, started.elapsed())
-                }));
+                self.asked = Some(tokio::task::spawn_blocking(move || (Size::below(&folder), started.elapsed())));
             }
             None => {}
         }
+        self.last
     }
 }
 

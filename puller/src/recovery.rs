@@ -85,7 +85,14 @@ pub async fn sweep(node: &Arc<Node>) {
 
 /// Asks the queue whose the backup at `place` is. Unless it is ours it moves out of the way; the transfer's folder goes then.
 async fn settle_published(node: &Arc<Node>, job: JobId, place: &RelativePath) -> Result<(), LinkError> {
-    let Ok(Some(incoming)) = Incoming::try_open(&node.store, job).await else { return Ok(()) };
+    let incoming = match Incoming::try_open(&node.store, job).await {
+        Ok(Some(incoming)) => incoming,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            tracing::warn!(%job, %error, "a left transfer's folder could not be opened");
+            return Ok(());
+        }
+    };
     let folder = place.below(node.store.root());
     // The kill may have come before the name was durable, and after the report nobody else has the backup.
     let look = folder.clone();

@@ -386,6 +386,9 @@ fn problems(loaded: &Loaded<Settings>) -> Vec<Problem> {
     if !settings.store.path.is_absolute() {
         wrong("store.path", "must be absolute");
     }
+    if settings.store.hang.duration().as_secs() < 5 {
+        wrong("store.hang", "must be at least 5s: a disk that is only busy would count as one that hangs");
+    }
     if settings.lease.duration().as_secs() < 3 {
         wrong("lease", "must be at least 3s: it is renewed at a third of it");
     }

@@ -10,7 +10,10 @@
 use std::{
     fs::File,
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -65,11 +68,10 @@ pub async fn work(node: &Arc<Node>, taken: &[Taken], ending: CancellationToken) 
         () = &mut work => {}
         () = renew(node, &workers, &stop) => {}
         () = node.disk_watch.hung() => {
-            let reason = Reason::new(ReasonCode::StoreFailed, "the store's disk hangs");
-            join_all(workers.iter().map(|worker| worker.give_back(&reason))).await;
             // What waits for the disk keeps the locks of its folders until the disk answers; by then the fence stops it.
             stop.cancel();
-            work.await;
+            let left = workers.iter().filter(|worker| !worker.is_over.load(Relaxed));
+            tokio::join!(join_all(left.map(Worker::let_go)), work);
         }
     }
     for _ in taken {
@@ -137,7 +139,11 @@ async fn fail_all<'a>(node: &Node, failed: Vec<(&'a Worker<'a>, Failure)>) {
     let blames_disk = |(_, failure): &(_, Failure)| matches!(failure.class, Class::NodeRests | Class::NodeUnfit);
     let is_full = failed.iter().any(blames_disk) && node.is_full().await;
     let all = failed.into_iter();
-    join_all(all.map(|(worker, failure)| worker.fail(failure, is_full).instrument(worker.span.clone()).boxed())).await;
+    let each = all.map(|(worker, failure)| async move {
+        worker.fail(failure, is_full).instrument(worker.span.clone()).await;
+        worker.is_over.store(true, Relaxed);
+    });
+    join_all(each.map(FutureExt::boxed)).await;
 }
 
 /// Publishes and settles, and gives back what failed on the way.
@@ -198,7 +204,8 @@ async fn renew(node: &Node, workers: &[Worker<'_>], stop: &CancellationToken) {
     let length = node.settings.lease.duration();
     loop {
         tokio::time::sleep(length / 3).await;
-        let held: Vec<&Worker<'_>> = workers.iter().filter(|worker| !worker.lost.is_cancelled()).collect();
+        let is_held = |worker: &&Worker<'_>| !worker.lost.is_cancelled() && !worker.is_over.load(Relaxed);
+        let held: Vec<&Worker<'_>> = workers.iter().filter(is_held).collect();
         if held.is_empty() {
             stop.cancel();
             std::future::pending::<()>().await;
@@ -226,6 +233,8 @@ struct Worker<'a> {
     taken: &'a Taken,
     task: Task<'a>,
     lost: CancellationToken,
+    /// Its lease has ended by this node's own doing.
+    is_over: AtomicBool,
     ending: &'a CancellationToken,
     span: Span,
 }
@@ -243,7 +252,7 @@ impl<'a> Worker<'a> {
         let span =
             tracing::info_span!("job", job = %lease.job.id, instance = %lease.job.key(), attempt = lease.attempts);
         let task = Task { job: &lease.job, turn, progress };
-        Self { node, taken, task, lost: CancellationToken::new(), ending, span }
+        Self { node, taken, task, lost: CancellationToken::new(), is_over: AtomicBool::new(false), ending, span }
     }
 
     fn lease(&self) -> &'a Lease {
@@ -264,6 +273,7 @@ impl<'a> Worker<'a> {
     }
 
     fn stored(&self, report: &Report) {
+        self.is_over.store(true, Relaxed);
         let job = &self.lease().job;
         let transfer = report.transfer.unwrap_or(Transfer { bytes: 0, seconds: 0.0, resumed_bytes: 0 });
         let _entered = self.span.enter();
@@ -279,6 +289,7 @@ impl<'a> Worker<'a> {
     }
 
     async fn superseded(&self, brought: Brought, when: &str) {
+        self.is_over.store(true, Relaxed);
         self.span.in_scope(|| tracing::warn!(when, "the lease was lost; another node has the job"));
         self.node.carrier.superseded(brought).await;
     }
@@ -352,6 +363,15 @@ impl<'a> Worker<'a> {
         tracing::warn!(%reason, "this node can store nothing now; given back, no attempt counted");
         let held = self.insist("release", || node.queue.release(lease)).await;
         self.after_return(held, reason).await;
+    }
+
+    /// Lets another node have it at once, though file work of it may still wait for this one's disk: nothing here is touched.
+    async fn let_go(&self) {
+        let (node, lease, code) = (self.node, self.lease(), ReasonCode::StoreFailed);
+        self.span.in_scope(|| tracing::warn!("the store's disk hangs; given back, no attempt counted"));
+        if self.insist("release", || node.queue.release(lease)).await == Some(Held::Yours) {
+            node.count_retried(code.as_str());
+        }
     }
 
     async fn put_off(&self, reason: &Reason) {

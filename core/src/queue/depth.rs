@@ -92,7 +92,7 @@ impl Queue {
         let mut command = redis::cmd("SADD");
         command.arg(key("queues"));
         for level in levels {
-            command.arg(level.as_str());
+            command.arg(self.inbox(level)?);
         }
         self.query(&command).await
     }

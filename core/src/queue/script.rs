@@ -63,7 +63,7 @@ scripts! {
     MOVE = "move.lua" after [KEYS, INDEX, PLACE, WAITING];
     REQUEUE = "requeue.lua" after [KEYS, INDEX, ASIDE, LEASE, WAITING];
     CANCEL = "cancel.lua" after [KEYS, INDEX, ASIDE, LEASE, ENDING, WAITING];
-    DROP = "drop.lua" after [KEYS];
+    DROP = "drop.lua" after [KEYS, ENDING];
     PUSH_AGAIN = "push_again.lua" after [KEYS, ENDING];
     BROWSE = "browse.lua" after [KEYS];
     RESTING = "resting.lua" after [KEYS];

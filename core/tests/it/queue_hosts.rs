@@ -143,29 +143,49 @@ async fn a_host_that_fails_rests_longer_each_time_and_its_jobs_lose_no_attempt()
 }
 
 #[tokio::test]
-async fn a_job_is_given_up_when_both_its_wait_and_its_hosts_failures_have_lasted_too_long() {
+async fn a_job_that_is_refused_for_too_long_is_given_up_though_its_host_gives_others() {
     let cluster = Cluster::start();
-    let waiting = job("level1", "a", 1);
-    cluster.admit_to(&level(), std::slice::from_ref(&waiting)).await;
-    let record = format!("longshore:job:{}", waiting.id);
-    let set = |key: &str, field: &str, micros: u64| cluster.redis::<()>(&["HSET", key, field, &micros.to_string()]);
+    let refused_job = of_module("a", "bad");
+    cluster.admit_to(&level(), std::slice::from_ref(&refused_job)).await;
+    let record = format!("longshore:job:{}", refused_job.id);
     let now = cluster.queue.now_micros().await.unwrap();
-    let (long_ago, lately) = (now - 3_700_000_000, now - 3_500_000_000);
-    // It waited for room or its turn, while its host was well.
-    set(&record, "admitted", long_ago);
+    let (long_ago, lately) = ((now - 3_700_000_000).to_string(), (now - 3_500_000_000).to_string());
+    // It waited for room or its turn, and its host has failed others for long: that is not held against it.
+    cluster.redis::<()>(&["HSET", &record, "admitted", &long_ago]);
+    cluster.redis::<()>(&["HSET", "longshore:host:a", "failing_since", &long_ago]);
     assert_eq!(host_fails(&cluster, &lease(&cluster).await).await, HostFailed::GivenBack);
-    // Its host has failed for long, but the job is new.
+    cluster.redis::<()>(&["HSET", &record, "refused_since", &lately]);
     rested(&cluster, "a");
-    set("longshore:host:a", "failing_since", long_ago);
-    set(&record, "admitted", lately);
     assert_eq!(host_fails(&cluster, &lease(&cluster).await).await, HostFailed::GivenBack);
+    // Another module gives; the host is well, and the job is still refused.
+    cluster.redis::<()>(&["HSET", &record, "refused_since", &long_ago]);
+    cluster.admit_to(&level(), &[of_module("a", "good")]).await;
+    let mut leases = Vec::new();
+    for _ in 0..2 {
+        rested(&cluster, "a");
+        leases.push(lease(&cluster).await);
+        if leases.last().unwrap().job.id != refused_job.id {
+            cluster.store(leases.last().unwrap()).await;
+        }
+    }
+    let last = leases.iter().find(|lease| lease.job.id == refused_job.id).unwrap();
+    assert_eq!(host_fails(&cluster, last).await, HostFailed::GiveUp);
+    assert_eq!(host_fails(&cluster, last).await, HostFailed::GiveUp, "asked again after a lost answer");
+    assert_eq!(cluster.queue.renew(last, LEASE).await.unwrap(), Held::Yours, "its holder is to end it");
+}
+
+#[tokio::test]
+async fn what_fails_otherwise_is_refused_anew() {
+    let cluster = Cluster::start();
+    let job = job("level1", "a", 1);
+    cluster.admit_to(&level(), std::slice::from_ref(&job)).await;
+    let record = format!("longshore:job:{}", job.id);
+    let since = || cluster.redis::<Option<u64>>(&["HGET", &record, "refused_since"]);
+    host_fails(&cluster, &lease(&cluster).await).await;
+    assert!(since().is_some());
     rested(&cluster, "a");
-    set(&record, "admitted", long_ago);
-    let last = lease(&cluster).await;
-    assert_eq!(host_fails(&cluster, &last).await, HostFailed::GiveUp);
-    assert_eq!(host_fails(&cluster, &last).await, HostFailed::GiveUp, "asked again after a lost answer");
-    assert_eq!(cluster.queue.renew(&last, LEASE).await.unwrap(), Held::Yours, "its holder is to end it");
-    assert_eq!(cluster.redis::<u64>(&["HGET", "longshore:host:a", "failures"]), 3);
+    cluster.queue.retry_later(&lease(&cluster).await, Duration::ZERO, &refused()).await.unwrap();
+    assert_eq!(since(), None);
 }
 
 #[tokio::test]

@@ -69,6 +69,8 @@ struct Known {
     claim: usize,
     /// Revisions under which it was settled.
     settled: Vec<u64>,
+    /// Whether the last of them was a failure.
+    failed: bool,
 }
 
 #[derive(Default)]
@@ -182,8 +184,16 @@ impl Run {
         assert_eq!(offered, expected, "{:?}", self.model.jobs.get(&job.id));
         if offered == Offered::Pushed {
             inbox.push_back(job.id);
-            let fresh =
-                Known { job, state: State::Inbox, order: 0, attempts: 0, lease: None, claim: 0, settled: Vec::new() };
+            let fresh = Known {
+                job,
+                state: State::Inbox,
+                order: 0,
+                attempts: 0,
+                lease: None,
+                claim: 0,
+                settled: Vec::new(),
+                failed: false,
+            };
             self.model.jobs.insert(fresh.job.id, fresh);
         }
     }
@@ -324,8 +334,9 @@ impl Run {
         if let Some(known) = self.model.held(lease) {
             known.state = if end == End::Bury { State::Dead } else { State::Ended };
             known.settled.push(lease.revision);
+            known.failed = end == End::Bury;
             assert_eq!(settled, Settled::Done);
-        } else if last == Some(lease.revision) {
+        } else if last == Some(lease.revision) && self.model.jobs[&lease.job.id].failed == (end == End::Bury) {
             assert_eq!(settled, Settled::AlreadyYours);
         } else {
             assert_eq!(settled, Settled::Lost);

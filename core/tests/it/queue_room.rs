@@ -17,7 +17,7 @@ fn level() -> Level {
 fn folder(host: &str, files: u64) -> Job {
     let mut job = job("level1", host, 1000);
     let content = job.content.as_mut().unwrap();
-    (content.kind, content.files) = (ContentKind::Directory, files);
+    (content.kind, content.files, content.folders) = (ContentKind::Directory, files, Some(1));
     job
 }
 

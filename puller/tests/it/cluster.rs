@@ -217,6 +217,12 @@ pub(crate) fn incoming(store: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
+/// How many folders there are at and below `folder`.
+fn folders(folder: &Path) -> u64 {
+    let below = fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.file_type().unwrap().is_dir());
+    below.map(|entry| folders(&entry.path())).sum::<u64>() + 1
+}
+
 /// All files below `folder`, by their paths.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -267,5 +273,6 @@ fn content(path: &Path) -> Content {
     } else {
         (ContentKind::File, 3, 1, None)
     };
-    Content { kind, size_bytes, files: count, folders: None, xxh3_128, blake3: None, extra: serde_json::Map::new() }
+    let folders = path.is_dir().then(|| folders(path));
+    Content { kind, size_bytes, files: count, folders, xxh3_128, blake3: None, extra: serde_json::Map::new() }
 }

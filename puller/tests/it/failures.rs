@@ -99,7 +99,8 @@ async fn more_folders_than_were_announced_are_not_taken() {
     let mut told = cluster.job("many");
     told.content.as_mut().unwrap().folders = Some(20);
     cluster.offer(&told).await;
-    let untold = cluster.job("many");
+    let mut untold = cluster.job("many");
+    untold.content.as_mut().unwrap().folders = None;
     cluster.offer(&untold).await;
     let puller = cluster.configure("1", "retry = 1", "").start(&[]);
     let report = cluster.report_of(&told).await;

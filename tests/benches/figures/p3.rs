@@ -30,6 +30,8 @@ const FEW: u64 = 1_000;
 const CLAIMS: usize = 5_000;
 const ROUNDS: usize = 5;
 const MISSES: usize = 200;
+/// What a puller waits at least after it had to yield.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Smaller than every job, and in the class of the smallest: the costliest way to find nothing.
 const TOO_SMALL: u64 = 1024;
 
@@ -46,6 +48,7 @@ async fn measured(many: u64) -> anyhow::Result<()> {
     let (few, queue) = (queue_at(&redis_few), queue_at(&redis_many));
     let levels = LEVELS.map(|name| Level::new(QueueName::new(name).expect("a queue's name")));
     fill(&queue, &levels, many).await?;
+    introduce(&queue, &levels).await?;
 
     let (mut ours, mut raw, mut at_many, mut at_few) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -54,6 +57,7 @@ async fn measured(many: u64) -> anyhow::Result<()> {
         at_many.push((cpu_micros(&queue).await? - before) / CLAIMS as f64);
         raw.push(raw_per_second(&queue, CLAIMS).await?);
         fill(&few, &levels, FEW).await?;
+        introduce(&few, &levels).await?;
         let before = cpu_micros(&few).await?;
         claims_per_second(&few, &levels, FEW as usize / 2).await?;
         at_few.push((cpu_micros(&few).await? - before) / (FEW / 2) as f64);
@@ -104,22 +108,38 @@ async fn fill(queue: &Queue, levels: &[Level], jobs: u64) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Node `number` and its weight: one to four parts.
+fn node_of(number: usize) -> anyhow::Result<(NodeId, u32)> {
+    Ok((NodeId::new(format!("node{number}"))?, 1 + number as u32 % 4))
+}
+
+/// Each node asks once: the first question of one that was away is a rarer case.
+async fn introduce(queue: &Queue, levels: &[Level]) -> anyhow::Result<()> {
+    for number in 0..NODES {
+        let (node_id, weight) = node_of(number)?;
+        queue.claim(&request(&node_id, weight, levels, u64::MAX)).await?;
+    }
+    Ok(())
+}
+
 /// All nodes ask, and none waits for the others, until so many jobs are given.
 async fn claims_per_second(queue: &Queue, levels: &[Level], claims: usize) -> anyhow::Result<f64> {
-    let given = Arc::new(AtomicUsize::new(0));
+    let (given, yields) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let started = Instant::now();
     let mut nodes = Vec::new();
     for node in 0..NODES {
-        let (queue, levels, given) = (queue.clone(), levels.to_vec(), Arc::clone(&given));
+        let (queue, levels, given, yields) = (queue.clone(), levels.to_vec(), Arc::clone(&given), Arc::clone(&yields));
         nodes.push(tokio::spawn(async move {
-            let node_id = NodeId::new(format!("node{node}"))?;
+            let (node_id, weight) = node_of(node)?;
             while given.load(Relaxed) < claims {
-                match queue.claim(&request(&node_id, &levels, u64::MAX)).await? {
+                match queue.claim(&request(&node_id, weight, &levels, u64::MAX)).await? {
                     Claimed::Jobs(leases) => {
                         given.fetch_add(leases.len(), Relaxed);
                     }
-                    // Half of what a puller waits at least.
-                    Claimed::Nothing(Idle::Yields) => tokio::time::sleep(Duration::from_millis(100)).await,
+                    Claimed::Nothing(Idle::Yields) => {
+                        yields.fetch_add(1, Relaxed);
+                        tokio::time::sleep(PAUSE).await;
+                    }
                     Claimed::Nothing(idle) => anyhow::bail!("nothing left to claim: {idle:?}"),
                 }
             }
@@ -129,7 +149,9 @@ async fn claims_per_second(queue: &Queue, levels: &[Level], claims: usize) -> an
     for node in nodes {
         node.await??;
     }
-    Ok(given.load(Relaxed) as f64 / started.elapsed().as_secs_f64())
+    let rate = given.load(Relaxed) as f64 / started.elapsed().as_secs_f64();
+    eprintln!("{claims} claims, {rate:.0}/s, and {} yields", yields.load(Relaxed));
+    Ok(rate)
 }
 
 async fn raw_per_second(queue: &Queue, calls: usize) -> anyhow::Result<f64> {
@@ -163,7 +185,7 @@ async fn misses(queue: &Queue, levels: &[Level]) -> anyhow::Result<f64> {
     let node_id = NodeId::new("small")?;
     let before = cpu_micros(queue).await?;
     for _ in 0..MISSES {
-        let claimed = queue.claim(&request(&node_id, levels, TOO_SMALL)).await?;
+        let claimed = queue.claim(&request(&node_id, 1, levels, TOO_SMALL)).await?;
         ensure!(claimed == Claimed::Nothing(Idle::NoRoom), "something fitted");
     }
     Ok((cpu_micros(queue).await? - before) / MISSES as f64 / 1000.0)
@@ -177,13 +199,13 @@ async fn drain(queue: &Queue, levels: &[Level]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn request<'a>(node_id: &'a NodeId, levels: &'a [Level], room_bytes: u64) -> ClaimRequest<'a> {
+fn request<'a>(node_id: &'a NodeId, weight: u32, levels: &'a [Level], room_bytes: u64) -> ClaimRequest<'a> {
     ClaimRequest {
         node_id,
         request_id: uuid::Uuid::now_v7(),
         levels,
         room: Room { bytes: room_bytes, inodes: u64::MAX, ceiling_bytes: u64::MAX },
-        weight: 1,
+        weight,
         free_slots: 2,
         lease: Duration::from_secs(3600),
         host: HostLimits { transfers: u32::MAX, starts_per_second: 0.0 },

@@ -9,8 +9,10 @@
 local id, meant, seen, revision, body = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local job = placed(id)
 if not job then
-  local entry = call('GET', ended_key(copy_of(id))) or call('GET', ended_key(id))
-  return entry and entry:match(' cancelled$') and 'done' or 'unknown'
+  -- What ended last, the job or its second copy.
+  local own, copy = call('GET', ended_key(id)) or '0 ', call('GET', ended_key(copy_of(id))) or '0 '
+  local last = tonumber(own:match('^%d+')) >= tonumber(copy:match('^%d+')) and own or copy
+  return last:match(' cancelled$') and 'done' or 'unknown'
 end
 if job.state == 'dead' or not meant:find(',' .. job.state .. ',', 1, true) then
   return job.state

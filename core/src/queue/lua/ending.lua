@@ -2,11 +2,11 @@
 --
 -- The report goes to the stream, and its existence is remembered twice: in the host's mailbox, until its agent has read it
 -- (only where an agent made the job: seed clients never look), and for an hour under the job's id, so that a repeated request
--- is recognized even when the agent was quicker. The end of a second copy (`ID/copy`) is remembered for a week: a node that was
+-- is recognized even when the agent was quicker. The end of a second copy (`ID/copy`) is remembered for two days: a node that was
 -- off as long, and settles the first one again, must not have it copied once more.
 
 local REPORTS = P .. 'reports'
-local MAILBOX_SECONDS, ENDED_SECONDS, COPY_ENDED_SECONDS = 30 * 86400, 3600, 7 * 86400
+local MAILBOX_SECONDS, ENDED_SECONDS, COPY_ENDED_SECONDS = 30 * 86400, 3600, 2 * 86400
 
 local function mailbox_key(host) return P .. 'mailbox:' .. host end
 local function ended_key(id) return P .. 'ended:' .. id end

@@ -1,5 +1,6 @@
--- The host rests, longer each time in a row, because it can't be asked. The job is given back, the attempt not counted; unless it has
--- waited, and its host failed, for too long: then it stays leased, for its holder to end it.
+-- The host rests, longer each time in a row, because it can't be asked. The job is given back, the attempt not counted; unless it was
+-- refused for too long, each time it was tried: then it stays leased, for its holder to end it. Each job has its own time
+-- (`refused_since`), from its first refusal on: one module may refuse for good while the others of its host give.
 --
 -- ARGV  1 id   2 node   3 revision   4 first, 5 longest: microseconds of rest   6 code   7 text
 --       8 microseconds after which it is given up
@@ -27,13 +28,13 @@ if now >= rests_until then
   call('HSETNX', host, 'failing_since', digits(now))
   call('ZADD', FAILING, 'NX', digits(now), job.host)
 end
-local failing_since = tonumber(call('HGET', host, 'failing_since') or now)
-local admitted = tonumber(call('HGET', job_key(job.id), 'admitted') or now)
-if now - math.max(failing_since, admitted) >= tonumber(ARGV[8]) then
+call('HSETNX', job_key(job.id), 'refused_since', digits(now))
+if now - (tonumber(call('HGET', job_key(job.id), 'refused_since')) or now) >= tonumber(ARGV[8]) then
   return 2
 end
 end_lease(job)
-call('HSET', job_key(job.id), 'state', 'ready', 'attempts', digits(job.attempts - 1), 'code', ARGV[6], 'text', ARGV[7])
+call('HSET', job_key(job.id), 'state', 'ready', 'attempts', digits((job.attempts or 1) - 1), 'code', ARGV[6],
+  'text', ARGV[7])
 if rests_until > now then
   job.place = digits(math.max(now, tonumber(job.place) + rests_until - now))
   job.due = digits(math.max(rests_until, tonumber(job.due)))

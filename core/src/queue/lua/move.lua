@@ -15,11 +15,12 @@ if job.queue == queue then
   return 'done'
 end
 local record = call('HMGET', job_key(id), 'admitted', 'made', 'interval', 'held_at', 'held_by', 'held_why')
+-- First, since what can't be placed must stay where it is.
+local new_place, new_due = place(ARGV[3], ARGV[4], record[1], record[2], record[3])
 if not stop_waiting(job) then
   return job.state
 end
-job.queue = queue
-job.place, job.due = place(ARGV[3], ARGV[4], record[1], record[2], record[3])
+job.queue, job.place, job.due = queue, new_place, new_due
 call('HSET', job_key(id), 'queue', queue, 'place', job.place, 'due', job.due)
 call('SADD', P .. 'queues', queue)
 if job.state == 'held' then

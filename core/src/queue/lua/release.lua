@@ -11,7 +11,7 @@ if job.state ~= 'leased' then
   return 1
 end
 end_lease(job)
-call('HSET', job_key(job.id), 'state', 'ready', 'attempts', digits(job.attempts - 1))
+call('HSET', job_key(job.id), 'state', 'ready', 'attempts', digits((job.attempts or 1) - 1))
 add_ready(job)
 call('PUBLISH', P .. 'wake', job.queue)
 return 1

@@ -12,7 +12,10 @@ local job = placed(id)
 if not job then
   return 'unknown'
 end
-if job.state == 'ready' or call('HGET', job_key(id), 'requeued') == request then
+if call('HGET', job_key(id), 'requeued') == request then
+  return 'done'
+elseif job.state == 'ready' then
+  call('HSET', job_key(id), 'requeued', request)
   return 'done'
 elseif job.state == 'held' or not meant:find(',' .. job.state .. ',', 1, true) then
   return job.state
@@ -25,5 +28,6 @@ else
   stop_waiting(job)
 end
 call('HSET', job_key(id), 'attempts', 0, 'node', '', 'requeued', request)
+call('HDEL', job_key(id), 'refused_since')
 make_ready(job)
 return 'done'

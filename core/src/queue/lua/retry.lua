@@ -12,6 +12,8 @@ if job.state ~= 'leased' then
 end
 end_lease(job)
 call('HSET', job_key(job.id), 'state', 'delayed', 'code', ARGV[5], 'text', ARGV[6])
+-- It was not refused this time (host_failed.lua).
+call('HDEL', job_key(job.id), 'refused_since')
 call('ZADD', TIMERS, digits(now_micros() + tonumber(ARGV[4])), 'job:' .. job.id)
 call('HINCRBY', depth_key(job.queue), 'delayed', 1)
 count_bytes(job.queue, '', job.size)

@@ -6,7 +6,8 @@
 --       9 host   10 mail ('1' where an agent will look)   11 '1' when this was a second copy
 --      12 level   13 the node that has it, as a host   14 its module   15 body: the job as JSON   16 need   17 size   18 class
 --      19 made, 20 interval: microseconds                              (12 to 20: copy)
--- Reply 'done' | 'already': it was settled under this revision before | 'lost': the lease is another's, nothing was written
+-- Reply 'done' | 'already': it was settled so under this revision before | 'lost': the lease is another's, or its end another one;
+--       nothing was written
 --
 -- A job of which there is neither a record nor a memory has ended longer ago than ends are remembered, or this server has lost
 -- it. Its holder has been away (a node that was off for a night), and may hold the only copy: the report is written again. The
@@ -30,6 +31,7 @@ local function want_copy()
   call('HSET', job_key(id), 'state', 'ready', 'queue', level, 'class', copy.class, 'host', copy.host, 'module', copy.module,
     'need', copy.need, 'size', copy.size, 'place', copy.place, 'due', copy.due, 'admitted', copy.place, 'made', ARGV[19],
     'interval', ARGV[20], 'attempts', 0, 'node', node, 'revision', revision, 'mail', '', 'first', node .. ' ' .. revision)
+  call('HDEL', job_key(id), 'refused_since')
   call('SADD', P .. 'queues', level)
   add_ready(copy)
   call('PUBLISH', P .. 'wake', level)
@@ -49,7 +51,7 @@ if not job or job.state ~= 'leased' then
   end
   local entry = ended(memory, ARGV[9])
   if entry then
-    return entry:match('^(%d+) ') == revision and 'already' or 'lost'
+    return entry == revision .. ' ' .. outcome and 'already' or 'lost'
   end
   if call('EXISTS', job_key(id)) == 1 then
     return 'lost'

@@ -63,6 +63,9 @@ local function all_wanted_by(queue)
   for _, class in ipairs(call('ZRANGE', classes_key(queue), 0, -1)) do
     bytes = math.max(bytes, 2 ^ (class + 1))
   end
+  if bytes == 0 then
+    return nil
+  end
   return wanted_by(queue, math.min(room, bytes), math.min(inodes, bytes / 1024))
 end
 

@@ -61,6 +61,9 @@ local function give(chosen, picked, bytes, files)
       -- Someone changed its record by hand. It has left the index, and must not be forgotten.
       call('HSET', job_key(id), 'state', 'dead', 'code', 'malformed', 'text', 'numbers of its record are missing or damaged')
       call('ZADD', DEAD, now_text, 'job:' .. id)
+      if tonumber(job[4]) then
+        count_bytes(queue, '-', job[4])
+      end
     end
   end
   call('ZREM', due_key(queue), unpack(ids))

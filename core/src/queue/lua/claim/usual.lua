@@ -60,7 +60,7 @@ end
 
 local away, old_weight = tonumber(me[3] or 0) < now - BACK or me[12] == 'room', tonumber(me[9] or 0)
 local is_reserved = me[7] and tonumber(me[8]) > now
-if turn_level and not away and old_weight == weight and not is_reserved and not find_behind() and not comes_first(TIMERS)
+if room > 0 and turn_level and not away and old_weight == weight and not is_reserved and not find_behind() and not comes_first(TIMERS)
   and not comes_first(due_key(turn_level.queue)) then
   for number = 1, levels do
     local level = level_at(number)
