@@ -217,7 +217,7 @@ pub struct RsyncSettings {
     pub host_rest: Span,
     /// The longest rest of a host.
     pub host_rest_longest: Span,
-    /// A job that has waited for this long, while its host could not be asked all that time, is given up and kept for a person.
+    /// A job that its host has refused each time it was tried, for this long, is given up and kept for a person.
     pub give_up_host: Span,
     /// Transfers begun a second from such a host, over all nodes; without it, as many as come.
     pub host_starts_per_second: Option<PerSecond>,

@@ -334,7 +334,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// For any node to take when the host has rested, unless both have lasted too long.
+    /// For any node to take when the host has rested, unless it has refused this job for too long.
     async fn host_failed(&self, reason: Reason) {
         let (node, lease, settings) = (self.node, self.lease(), &self.node.settings.rsync);
         let patience = Patience {

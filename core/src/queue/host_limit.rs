@@ -41,7 +41,7 @@ pub struct Patience {
     pub first_rest: Duration,
     /// Its longest rest.
     pub longest_rest: Duration,
-    /// A job that has waited for so long, while its host failed all that time, is given up.
+    /// A job that was refused each time it was tried, for so long, is given up.
     pub give_up: Duration,
 }
 
