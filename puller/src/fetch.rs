@@ -31,6 +31,7 @@ use crate::{
         process::{self, Rsync},
     },
     settings::{LocalModules, RsyncSettings, Settings, SshSettings},
+    watchdog::{Alarm, Watchdog},
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -38,8 +39,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(2);
 /// What is kept of rsync's messages.
 const SAID_BYTES: usize = 2048;
-/// A folder may be a little more than announced before it is ended; it is judged exactly afterwards.
-const MARGIN_BYTES: u64 = 1 << 20;
 
 /// What a transfer brought.
 #[derive(Debug, Default)]
@@ -110,12 +109,7 @@ struct Run {
 #[derive(Debug)]
 enum End {
     Exit(ExitStatus),
-    Stalled,
-    /// Not a byte came of the host at all.
-    Silent,
-    TooMuch(u64),
-    TooManyFiles,
-    TooManyFolders,
+    Alarm(Alarm),
     Stopped,
     /// Its way is no longer allowed: it goes on by another.
     Moved,
@@ -239,7 +233,6 @@ impl Fetcher {
         load: Load<'_>,
         found: Size,
     ) -> Option<Failure> {
-        let content = errand.content;
         let said = String::from_utf8_lossy(&run.said).trim().to_owned();
         Some(match &run.end {
             Some(End::Exit(status)) if status.success() => return None,
@@ -255,27 +248,9 @@ impl Fetcher {
                 };
                 Failure::rsync(exit, here.bytes > 0, &said)
             }
-            Some(End::Stalled | End::Moved) | None => {
-                let seconds = self.rsync.stall.duration().as_secs_f64();
-                Failure::new(ReasonCode::TransferStalled, format!("no byte arrived for {seconds} s"))
-            }
-            Some(End::Silent) => {
-                let seconds = self.rsync.stall.duration().as_secs_f64();
-                let text = format!("the host said nothing for {seconds} s");
-                Failure { class: Class::Host, ..Failure::new(ReasonCode::Unreachable, text) }
-            }
-            Some(End::TooMuch(bytes)) => Failure::new(
-                ReasonCode::SizeDiffers,
-                format!("{} bytes were announced, and more than {bytes} came", content.size_bytes),
-            ),
-            Some(End::TooManyFiles) => {
-                Failure::new(ReasonCode::SizeDiffers, format!("{} files were announced, and more came", content.files))
-            }
-            Some(End::TooManyFolders) => {
-                let (files, most) = (content.files, content.most_folders());
-                let text = format!("{files} files were announced, and more than {most} folders came");
-                Failure::new(ReasonCode::SizeDiffers, text)
-            }
+            Some(End::Alarm(alarm)) => alarm.failure(errand.content, self.rsync.stall.duration()),
+            // It never comes out of a session so.
+            Some(End::Moved) | None => Alarm::Stalled.failure(errand.content, self.rsync.stall.duration()),
             Some(End::Stopped) => Failure::ended(),
         })
     }
@@ -336,11 +311,7 @@ impl Fetcher {
             .map_err(|error| unfit(broken(&format!("starting {}", line.program.display()), &error)))?;
         step::reached("puller.fetching");
         let mut run = Run::default();
-        let most = Most {
-            bytes: content.size_bytes.saturating_add(MARGIN_BYTES),
-            entries: content.files.saturating_add(content.most_folders()).saturating_add(1),
-        };
-        let mut watch = Watch::new(self.rsync.stall.duration(), most);
+        let mut watchdog = Watchdog::new(content, self.rsync.stall.duration());
         let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
         let mut parser = Parser::new(&marker);
         let (mut out, mut err) = (vec![0; 8192], vec![0; 2048]);
@@ -354,12 +325,12 @@ impl Fetcher {
                     parser.push(&out[..read], |event| run.heard(event, progress));
                     // Each is remembered: a host must not fill the memory with names.
                     if run.files > content.files.max(1) {
-                        run.end = Some(End::TooManyFiles);
+                        run.end = Some(End::Alarm(Alarm::TooManyFiles));
                         break;
                     }
                     // Nobody announces them, and each takes of the disk.
                     if run.folders > content.most_folders() {
-                        run.end = Some(End::TooManyFolders);
+                        run.end = Some(End::Alarm(Alarm::TooManyFolders));
                         break;
                     }
                 }
@@ -383,7 +354,7 @@ impl Fetcher {
                         // What it reads counts too: before a resume it reads all that is here, and nothing arrives.
                         Ok(received) => {
                             let read = process::bytes_read(rsync.id()).unwrap_or(0);
-                            watch.look(received, read, progress.bytes(), here.entries)
+                            watchdog.look(received, read, progress.bytes(), here.entries).map(End::Alarm)
                         }
                         Err(error) => {
                             self.bandwidth.hide_sockets(source.transport, &error);
@@ -456,62 +427,4 @@ async fn read_some(pipe: &mut Option<impl AsyncReadExt + Unpin>, buffer: &mut [u
         *pipe = None;
     }
     read
-}
-
-/// What may lie in a transfer's folder in the end.
-#[derive(Debug, Clone, Copy)]
-struct Most {
-    bytes: u64,
-    /// Files and folders.
-    entries: u64,
-}
-
-/// The watchdog: bytes must keep coming, and not more than announced.
-struct Watch {
-    stall: Duration,
-    most: Most,
-    seen: (u64, u64, u64),
-    changed: Instant,
-}
-
-impl Watch {
-    fn new(stall: Duration, most: Most) -> Self {
-        Self { stall, most, seen: (0, 0, 0), changed: Instant::now() }
-    }
-
-    /// Bytes `received` over the line, `read` from it and from files, `arrived` in files; `entries` of them are here.
-    fn look(&mut self, received: u64, read: u64, arrived: u64, entries: u64) -> Option<End> {
-        if arrived > self.most.bytes {
-            return Some(End::TooMuch(arrived));
-        }
-        if entries > self.most.entries {
-            return Some(End::TooManyFiles);
-        }
-        let now = (received, read, arrived);
-        if now != self.seen {
-            self.seen = now;
-            self.changed = Instant::now();
-        }
-        let stalled = if received == 0 { End::Silent } else { End::Stalled };
-        (self.changed.elapsed() >= self.stall).then_some(stalled)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn reading_what_is_here_before_a_resume_is_no_silence() {
-        let stall = Duration::from_secs(60);
-        let mut watch = Watch::new(stall, Most { bytes: u64::MAX, entries: 10 });
-        let mut later = |received, read| {
-            watch.changed = Instant::now().checked_sub(stall).unwrap();
-            watch.look(received, read, 0, 1)
-        };
-        assert!(later(5, 1).is_none() && later(5, 2).is_none());
-        assert!(matches!(later(5, 2), Some(End::Stalled)));
-        assert!(later(6, 2).is_none());
-    }
 }

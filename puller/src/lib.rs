@@ -36,4 +36,5 @@ pub mod status_server;
 pub mod store;
 pub mod throughput;
 pub mod verify;
+pub mod watchdog;
 pub mod worker;
