@@ -117,7 +117,7 @@ impl Cluster {
         heard
     }
 
-    /// Its levels: those of the configuration, then all others that were ever used, since something may wait there.
+    /// Its levels: those of the configuration, then all others that nodes claim from or that were ever used, since something may wait there.
     ///
     /// # Errors
     /// When Redis is away.

@@ -1,17 +1,22 @@
 //! What `/metrics` tells: requests by kind of answer, which services are away, and what waits, by what keeps it: jobs by their
 //! state, hosts that are left alone, nodes that claim or don't. What a cluster's Redis does not answer is left out, not 0.
 
+use std::time::Duration;
+
 use longshore_core::metrics::Metrics;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     api::{nodes, queues},
     app::App,
 };
+
+/// Who asks for metrics gives up after 10 s as a rule; that a Redis is away must be told sooner.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answer {
@@ -104,12 +109,25 @@ impl Measures {
     /// All of them as they are now.
     pub async fn text(&self, app: &App) -> String {
         // At once: a Redis that does not answer takes seconds each time, and who asks for metrics has few.
-        let (queues, nodes, letters) = tokio::join!(queues::all(app), nodes::all(app), dead_letters(app));
+        let (queues, nodes, letters) = tokio::join!(
+            timeout(ANSWERS_WITHIN, queues::all(app)),
+            timeout(ANSWERS_WITHIN, nodes::all(app)),
+            timeout(ANSWERS_WITHIN, dead_letters(app))
+        );
         let _one = self.looking.lock().await;
         self.clear();
-        queues.iter().for_each(|queues| self.note_queues(queues));
-        nodes.iter().for_each(|nodes| self.note_nodes(nodes));
-        for (cluster, total) in letters {
+        // What is not known in time is left out.
+        match queues {
+            Ok(Ok(queues)) => self.note_queues(&queues),
+            Ok(Err(problem)) => tracing::warn!(?problem, "queues are not measured"),
+            Err(_) => {}
+        }
+        match nodes {
+            Ok(Ok(nodes)) => self.note_nodes(&nodes),
+            Ok(Err(problem)) => tracing::warn!(?problem, "nodes are not measured"),
+            Err(_) => {}
+        }
+        for (cluster, total) in letters.into_iter().flatten() {
             set(&self.dead_letters, Cluster { cluster }, total);
         }
         let now = longshore_core::Millis::now();

@@ -37,7 +37,7 @@ pub struct Settings {
     pub silent_after: Span,
     /// An instance is called late when its next good backup is overdue by more than this.
     pub late_grace: Span,
-    /// Levels of the one cluster at `[redis]`; all that are found there when empty.
+    /// Levels of the one cluster at `[redis]` that are shown first, in this order; all others found there follow.
     pub queues: Vec<QueueName>,
     /// The queue Redis of the one cluster, where no `[[cluster]]` is given.
     pub redis: RedisConfig,
@@ -54,7 +54,7 @@ pub struct Settings {
 pub struct ClusterSettings {
     /// Its id, as in the registry.
     pub name: QueueName,
-    /// Its levels; all that are found when empty.
+    /// Its levels that are shown first, in this order; all others found there follow.
     #[serde(default)]
     pub queues: Vec<QueueName>,
     /// Its queue Redis.

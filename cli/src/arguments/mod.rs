@@ -80,7 +80,7 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<InstancesCommand>,
     },
-    /// Storage nodes: what each is doing, its share of the work, and its disk
+    /// Storage nodes: what each is doing, its share of the work, and its disk; ends with 1 when a Redis is away
     Nodes {
         /// Which.
         #[command(subcommand)]

@@ -8,7 +8,7 @@ use super::QueueSet;
 /// `longshore queue`.
 #[derive(Debug, Subcommand)]
 pub enum QueueCommand {
-    /// What waits in each level, how long it will take, and which hosts are left alone for now
+    /// What waits in each level, how long it will take, and which hosts are left alone for now; ends with 1 when a Redis is away
     List,
     /// The same, refreshed in place, until q or Ctrl-C; appended where there is no terminal
     Watch {

@@ -5,6 +5,7 @@ pub mod text;
 
 use std::io::Write as _;
 
+use console::{Alignment, measure_text_width, pad_str};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -56,19 +57,36 @@ pub(crate) fn note(text: &str) -> String {
 /// Prints names and values, one below the other; long values are wrapped. What a host wrote may have several lines; control
 /// characters are not passed on.
 pub(crate) fn fields(fields: &[(&str, String)]) -> Result<(), Failure> {
-    let widest = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    lines(&laid_out(fields, width()))
+}
+
+fn laid_out(fields: &[(&str, String)], width: Option<usize>) -> String {
+    let names: Vec<String> = fields.iter().map(|(name, _)| plain(name).replace('\n', " ")).collect();
+    let widest = names.iter().map(|name| measure_text_width(name)).max().unwrap_or(0);
     // A terminal too narrow for two columns wraps by itself.
-    let room = width().and_then(|width| width.checked_sub(widest + 2)).filter(|room| *room >= 20);
+    let room = width.and_then(|width| width.checked_sub(widest + 2)).filter(|room| *room >= 20);
     let mut text = String::new();
-    for (name, value) in fields {
+    for (name, (_, value)) in names.iter().zip(fields) {
         let value: Vec<String> = plain(value).lines().map(|line| text::wrapped(line, room, "")).collect();
         let value = value.join("\n").replace('\n', &format!("\n{:widest$}  ", ""));
-        text.push_str(&format!("{name:widest$}  {value}\n"));
+        text.push_str(&format!("{}  {value}\n", pad_str(name, widest, Alignment::Left, None)));
     }
-    lines(&text)
+    text
 }
 
 /// Without control characters but newlines: a terminal obeys nobody's error text.
 pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_and_no_value_commands_the_terminal_and_wide_ones_line_up() {
+        let shown = laid_out(&[("a\x1b]0;x\x07", "one\ntwo".to_owned()), ("北京", "\x1b[2J".to_owned())], Some(60));
+        assert_eq!(shown, "a ]0;x   one\n         two\n北京      [2J\n");
+        assert!(!shown.contains('\x1b') && !shown.contains('\x07'));
+    }
 }

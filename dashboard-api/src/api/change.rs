@@ -278,8 +278,8 @@ async fn level(name: &QueueName, app: &App, cluster: &Cluster) -> Result<Level, 
     let names: Vec<&str> = known.iter().map(QueueName::as_str).collect();
     let (cluster, names) = (cluster.name(), names.join(", "));
     Err(Problem::unacceptable(format!(
-        "to: cluster {cluster} has no level {name}; it has {names}. One that nothing was in yet is known when the dashboard's \
-         configuration names it in queues"
+        "to: cluster {cluster} has no level {name}; it has {names}. One that nothing was in yet is known once a node that names it \
+         in queues has started"
     )))
 }
 

@@ -1,10 +1,10 @@
 //! Queues over HTTP: what waits in each level of each cluster and since when, what is being transferred, how long it will take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{Json, extract::State, response::IntoResponse};
 use longshore_core::{
-    Millis, NodeId, QueueName,
+    Millis, NodeBeat, NodeId, QueueName,
     queue::{QueueDepth, RestingHost, copied_node},
 };
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub struct LevelView {
     /// Bytes a second that the nodes stored of this level, over the last hour.
     pub bytes_per_second: u64,
     /// Seconds until all of it is stored at that speed; null where nothing waits, nothing was stored to measure it by, or no node
-    /// claims anything now.
+    /// that stored of it claims from it now.
     pub eta_seconds: Option<u64>,
 }
 
@@ -73,7 +73,7 @@ impl LevelView {
             oldest_at: depth.oldest_admitted_at,
             oldest_age_seconds: depth.oldest_admitted_at.map(|at| now.since(at).as_secs()),
             bytes_per_second,
-            eta_seconds: (depth.bytes > 0 && speeds.claiming)
+            eta_seconds: (depth.bytes > 0 && speeds.claimed.contains(&depth.queue))
                 .then(|| depth.bytes.checked_div(bytes_per_second))
                 .flatten(),
             queue: depth.queue,
@@ -150,8 +150,8 @@ impl HostView {
 struct Speeds {
     /// In bytes a second.
     of: BTreeMap<QueueName, u64>,
-    /// Whether one of them claims now.
-    claiming: bool,
+    /// Levels that one of them claims from now.
+    claimed: BTreeSet<QueueName>,
 }
 
 impl Speeds {
@@ -161,7 +161,12 @@ impl Speeds {
         for (queue, speed) in living().flat_map(|node| &node.beat.by_queue) {
             *of.entry(queue.clone()).or_default() += speed;
         }
-        Self { of, claiming: living().any(|node| node.beat.paused.is_none() && node.beat.weight > 0) }
+        let claiming = living().map(|node| &node.beat).filter(|beat| beat.paused.is_none() && beat.weight > 0);
+        let open = |beat: &NodeBeat| {
+            let levels = beat.by_queue.keys().filter(|queue| !beat.closed.contains_key(*queue));
+            levels.cloned().collect::<Vec<_>>()
+        };
+        Self { of, claimed: claiming.flat_map(open).collect() }
     }
 }
 

@@ -65,8 +65,8 @@ impl Drawn {
             out.push_str(&format!("\x1b[{}A", self.lines));
         }
         for line in &lines {
-            // To the line's end nothing is left of what stood there.
-            out.push_str(&format!("\r{line}\x1b[K\n"));
+            // Erased first: after a line as wide as the terminal, the cursor still stands on its last cell.
+            out.push_str(&format!("\r\x1b[K{line}\n"));
         }
         out.push_str("\x1b[J");
         let mut stdout = std::io::stdout().lock();

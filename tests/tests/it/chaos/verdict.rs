@@ -36,7 +36,7 @@ pub(super) fn judge(site: &Site, ledger: &Ledger) {
         stored >= made.len() as u64
     });
     // Second copies are made after that, and their reports are the last.
-    nothing_is_left(site);
+    nothing_waits(site);
     let entries = ledger.entries().unwrap();
     let mut places: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for folder in site.nodes.iter().flat_map(|node| published(node.disk.path())) {
@@ -93,10 +93,11 @@ pub(super) fn judge(site: &Site, ledger: &Ledger) {
         made.len()
     );
     assert!(spare.iter().all(|spare| *spare >= 0), "a node was below its reserve: {spare:?} bytes");
+    nothing_is_half_done(site);
 }
 
-/// No half transfers on the nodes; nothing waiting, under lease, dead, or unread.
-fn nothing_is_left(site: &Site) {
+/// Nothing waiting, under lease, dead, or unread.
+fn nothing_waits(site: &Site) {
     let mut redis = site.redis.connection();
     wait_until_blocking("nothing waits and nothing is leased", SOON, || {
         let dead: Vec<String> = redis::cmd("ZRANGE").arg("longshore:dead").arg(0).arg(-1).query(&mut redis).unwrap();
@@ -106,6 +107,10 @@ fn nothing_is_left(site: &Site) {
     wait_until_blocking("the report stream is empty", SOON, || {
         redis::cmd("XLEN").arg("longshore:reports").query::<u64>(&mut redis).unwrap() == 0
     });
+}
+
+/// No half transfers on the nodes, once each has started anew.
+fn nothing_is_half_done(site: &Site) {
     for node in &site.nodes {
         node.restart();
         let incoming = node.disk.path().join(".incoming");
