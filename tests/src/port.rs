@@ -23,6 +23,15 @@ static GIVEN: Mutex<Option<Given>> = Mutex::new(None);
 /// # Panics
 /// When no port is left, or the folder of locks can't be written.
 pub fn free_port() -> u16 {
+    free_listener().local_addr().expect("its port").port()
+}
+
+/// The same, for this process itself to listen on. To bind a free port anew could fail: a child that another thread starts just
+/// then has the first listener until it executes its program.
+///
+/// # Panics
+/// As [`free_port`].
+pub fn free_listener() -> TcpListener {
     let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let given = given.get_or_insert_with(|| Given { next: first(), locks: Vec::new() });
     let uid = fs::metadata("/proc/self").map_or(0, |me| me.uid());
@@ -32,9 +41,11 @@ pub fn free_port() -> u16 {
         let port = given.next;
         given.next = if port + 1 == PORTS.end { PORTS.start } else { port + 1 };
         let lock = File::create(folder.join(port.to_string())).expect("a port's lock file");
-        if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if lock.try_lock().is_ok()
+            && let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        {
             given.locks.push(lock);
-            return port;
+            return listener;
         }
     }
     panic!("no free port in {PORTS:?}");
