@@ -110,9 +110,9 @@ impl Measures {
     pub async fn text(&self, app: &App) -> String {
         // At once: a Redis that does not answer takes seconds each time, and who asks for metrics has few.
         let (queues, nodes, letters) = tokio::join!(
-            timeout(ANSWERS_WITHIN, queues::all(app)),
-            timeout(ANSWERS_WITHIN, nodes::all(app)),
-            timeout(ANSWERS_WITHIN, dead_letters(app))
+            timeout(ANSWERS_WITHIN, Box::pin(queues::all(app))),
+            timeout(ANSWERS_WITHIN, Box::pin(nodes::all(app))),
+            timeout(ANSWERS_WITHIN, Box::pin(dead_letters(app)))
         );
         let _one = self.looking.lock().await;
         self.clear();

@@ -93,7 +93,7 @@ pub struct Stored {
 /// The summary now. What can't be asked is null, and says so beside it.
 pub(crate) async fn now(app: &App) -> Result<Summary, Problem> {
     let now = Millis::now();
-    let (nodes, queues) = tokio::try_join!(nodes::all(app), queues::all(app))?;
+    let (nodes, queues) = tokio::try_join!(nodes::all(app), Box::pin(queues::all(app)))?;
     let clusters = app.clusters().iter().map(|cluster| {
         let name = cluster.name().to_string();
         let heard = || nodes.items.iter().filter(|node| node.beat.is_some() && node.cluster.as_ref() == Some(&name));
