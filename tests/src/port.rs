@@ -31,7 +31,7 @@ pub fn free_port() -> u16 {
 ///
 /// # Panics
 /// As [`free_port`].
-pub fn free_listener() -> TcpListener {
+pub(crate) fn free_listener() -> TcpListener {
     let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let given = given.get_or_insert_with(|| Given { next: first(), locks: Vec::new() });
     let uid = fs::metadata("/proc/self").map_or(0, |me| me.uid());
