@@ -24,7 +24,7 @@ use longshore_tests::Random;
 
 use crate::{
     cluster::{Cluster, LEASE, job, levels, node_id, question, stored},
-    queue_explorer_world::{Holding, Node, Number, Phase, Return, Rules, Server, Step, Verb, World},
+    queue_explorer_world::{Holding, Known, Node, Number, Phase, Return, Rules, Server, Step, Verb, World},
 };
 
 const NO_REST: Patience =
@@ -301,7 +301,7 @@ impl Trial {
 
     /// Redis has each job or its report, and no report twice.
     fn check_server(&mut self) {
-        let reports: usize = self.world.jobs.iter().map(|known| known.reports()).sum();
+        let reports: usize = self.world.jobs.iter().map(Known::reports).sum();
         let queued = self.world.jobs.iter().filter(|known| known.is_in_queue()).count();
         let mut look = redis::pipe();
         look.cmd("XLEN").arg("longshore:reports").cmd("EXISTS");
