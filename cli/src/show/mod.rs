@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn no_name_and_no_value_commands_the_terminal_and_wide_ones_line_up() {
         let shown = laid_out(&[("a\x1b]0;x\x07", "one\ntwo".to_owned()), ("北京", "\x1b[2J".to_owned())], Some(60));
-        assert_eq!(shown, "a ]0;x   one\n         two\n北京      [2J\n");
+        assert_eq!(shown, "a ]0;x   one\n         two\n北京     [2J\n");
         assert!(!shown.contains('\x1b') && !shown.contains('\x07'));
     }
 }
