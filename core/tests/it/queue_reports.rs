@@ -171,13 +171,17 @@ async fn a_reader_waits_for_the_first_entry_and_no_longer_than_told() {
     assert!(reader.read(10, Duration::from_millis(250), &stop()).await.unwrap().is_empty());
     assert!(started.elapsed() >= Duration::from_millis(250));
 
-    let queue = cluster.queue.clone();
-    let late = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        queue.report(&failure("a")).await.unwrap();
+    let looked = || {
+        let commands: String = cluster.redis(&["INFO", "commandstats"]);
+        let calls = commands.split_once("cmdstat_xreadgroup:calls=").unwrap().1.split_once(',').unwrap().0;
+        calls.parse::<u64>().unwrap()
+    };
+    let (before, never) = (looked(), stop());
+    let (read, ()) = tokio::join!(reader.read(10, Duration::from_secs(30), &never), async {
+        wait_until("it has looked in vain", Duration::from_secs(30), async || looked() > before + 1).await;
+        cluster.queue.report(&failure("a")).await.unwrap();
     });
-    assert_eq!(reader.read(10, Duration::from_secs(30), &stop()).await.unwrap().len(), 1);
-    late.await.unwrap();
+    assert_eq!(read.unwrap().len(), 1);
 
     let shutdown = Shutdown::new();
     let stopper = shutdown.clone();

@@ -220,10 +220,13 @@ async fn nodes_share_the_clusters_limit_and_keep_to_it_without_redis() {
     reaches("what the large one does not use is lent", &small, CAP).await;
     assert!(asked.elapsed() < Duration::from_secs(9), "before any lease ended: {:?}", asked.elapsed());
     cluster.redis.stop();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(small.rate(), CAP, "what was leased is kept while the lease lasts");
-    wait_until("each has its part by weight", SOON, async || (small.rate(), large.rate()) == (CAP / 4, CAP * 3 / 4))
-        .await;
+    let stopped = Instant::now();
+    wait_until("each has its part by weight", SOON, async || {
+        let is_kept = small.rate() == CAP;
+        assert!(is_kept || stopped.elapsed() > Duration::from_secs(2), "what was leased is kept while the lease lasts");
+        (small.rate(), large.rate()) == (CAP / 4, CAP * 3 / 4)
+    })
+    .await;
     cluster.redis.start_again();
     wait_until("it is shared again", SOON, async || small.rate().abs_diff(CAP) < 10).await;
 }
@@ -245,12 +248,16 @@ async fn what_operators_set_reaches_transfers_that_run() {
     let here = || fs::metadata(&partial).map_or(0, |found| found.len());
     wait_until("it runs", SOON, async || here() > 4 * MB as u64).await;
     cluster.queue.publish_policy(&policy(1, "1MB/s")).await.unwrap();
-    // A second, by far, if the machine is not busy with something else.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let (before, started) = (here(), Instant::now());
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let (grown, most) = (here() - before, 1e6 * started.elapsed().as_secs_f64() + 0.6e6);
-    assert!(grown > 0 && grown as f64 <= most, "{grown} of {most}");
+    // Within a second, by far, if the machine is not busy with something else; then it keeps to it for three.
+    let (mut before, mut started) = (here(), Instant::now());
+    wait_until("it keeps to the limit", Duration::from_secs(6), async || {
+        let (grown, most) = (here() - before, 1e6 * started.elapsed().as_secs_f64() + 0.6e6);
+        if grown as f64 > most {
+            (before, started) = (here(), Instant::now());
+        }
+        grown > 0 && started.elapsed() >= Duration::from_secs(3)
+    })
+    .await;
     assert!(here() < 110 * MB as u64, "most of it is still to come, in more than a minute at this rate");
     cluster.queue.publish_policy(&policy(2, "unlimited")).await.unwrap();
     let report = cluster.report_of(&job).await;
