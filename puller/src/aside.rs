@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    incoming::Size,
+    incoming::{Size, on_disk},
     node::Node,
     store::{self, CORRUPT, SUPERSEDED},
 };
@@ -32,7 +32,7 @@ pub async fn sweep(node: &Arc<Node>) {
     let Ok(disk) = node.measure().await else { return };
     let most_bytes = settings.keep_aside_space.bytes(disk.size_bytes);
     let (root, keep) = (node.store.root().to_owned(), settings.keep_aside.duration());
-    let swept = tokio::task::spawn_blocking(move || {
+    let swept = on_disk(move || {
         let mut kept = found(&root)?;
         for path in dropped(&mut kept, keep, most_bytes) {
             match store::remove_all(&path) {
@@ -40,9 +40,9 @@ pub async fn sweep(node: &Arc<Node>) {
                 Err(error) => tracing::warn!(path = %path.display(), %error, "what was set aside can't be removed"),
             }
         }
-        Ok::<_, io::Error>(kept)
+        Ok(kept)
     });
-    match swept.await.map_err(io::Error::other).flatten() {
+    match swept.await {
         Ok(kept) => {
             node.metrics.set_aside.set(i64::try_from(kept.len()).unwrap_or(i64::MAX));
             let bytes: u64 = kept.iter().map(|aside| aside.bytes).sum();

@@ -154,7 +154,7 @@ impl Carrier {
         let looked = tokio::task::spawn_blocking(move || {
             let found: Vec<_> = waiting.into_iter().map(Waiting::settle_in).collect();
             if let Err(error) = folder.remove() {
-                tracing::warn!(%error, "a batch's folder could not be removed; the next start does it");
+                tracing::warn!(%error, "a batch's folder could not be removed; the sweep does it");
             }
             found
         });

@@ -189,15 +189,15 @@ impl Carrier {
                 return;
             }
         };
-        if let Err(error) = tokio::task::spawn_blocking(|| incoming.remove()).await.unwrap_or(Ok(())) {
+        if let Err(error) = on_disk(|| incoming.remove()).await {
             tracing::warn!(job = %job.id, %error, "a transfer's folder could not be removed");
         }
     }
 
-    async fn is_published(&self, job: &Job) -> Result<bool, Failure> {
+    async fn is_published(&self, job: &Job) -> io::Result<bool> {
         let Ok(place) = place_of(job) else { return Ok(false) };
         let place = place.below(self.store.root());
-        blocking(move || fs::exists(place).map_err(|error| Failure::store("the backup's place", &error))).await
+        on_disk(move || fs::exists(place)).await
     }
 
     /// The verified backup under the final name, when it is there and whole.

@@ -98,7 +98,7 @@ impl Carrier {
             for Brought { incoming, .. } in backups {
                 let job = incoming.job();
                 if let Err(error) = incoming.remove() {
-                    tracing::warn!(%job, %error, "the transfer's folder could not be removed; the next start does it");
+                    tracing::warn!(%job, %error, "the transfer's folder could not be removed; the sweep does it");
                 }
             }
         });
