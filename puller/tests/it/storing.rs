@@ -112,3 +112,37 @@ async fn once_fetches_what_waits_and_ends() {
     assert!(cluster.configure("1", "", "").once().success());
     assert_eq!(cluster.reports().len(), jobs.len());
 }
+
+#[tokio::test]
+async fn many_tiny_files_are_no_more_than_announced_however_slowly_they_come() {
+    let cluster = Cluster::start();
+    // Each takes a block of the disk: eight megabytes in all, for two thousand bytes.
+    for number in 0..2000 {
+        cluster.write(&format!("d/f{number}"), 1, number);
+    }
+    let job = cluster.job("d");
+    cluster.offer(&job).await;
+    let _puller = cluster.configure("1", "retry = 1", "[rsync]\nbwlimit = \"32KiB\"").start(&[]);
+    let report = cluster.report_of(&job).await;
+    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
+    assert!(report.transfer.unwrap().seconds > 2.0, "looked at several times: {:?}", report.transfer);
+}
+
+#[tokio::test]
+async fn what_a_killed_puller_had_written_beside_the_data_does_not_count_as_data() {
+    let cluster = Cluster::start();
+    cluster.write("d/a", 200_000, 1);
+    let job = cluster.job("d");
+    let config = cluster.configure("1", "retry = 1", "[rsync]\nbwlimit = \"64KiB\"");
+    assert!(config.command(&["init"]).status().unwrap().success());
+    // As after a kill between the manifest and the rename, of a folder with a long list.
+    let left = config.store.join(".incoming").join(job.id.to_string()).join("backup");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join(".files.json"), vec![b' '; 3 << 20]).unwrap();
+    fs::write(left.join("manifest.json"), "{}").unwrap();
+    cluster.offer(&job).await;
+    let puller = config.start(&[]);
+    let report = cluster.report_of(&job).await;
+    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
+    assert_eq!(fs::read(place(&puller.store, &report).join("d/a")).unwrap(), bytes(200_000, 1));
+}
