@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, TcpStream},
     os::unix::fs::MetadataExt,
     sync::Mutex,
 };
@@ -20,18 +20,12 @@ static GIVEN: Mutex<Option<Given>> = Mutex::new(None);
 
 /// A port of 127.0.0.1 on which nothing listens, and that no other call gets while this process lives.
 ///
+/// It is tried by a connection, not by listening on it: a child that another thread starts just then would have that listener
+/// until it executes its program, and the port would be taken for whoever it was for.
+///
 /// # Panics
 /// When no port is left, or the folder of locks can't be written.
 pub fn free_port() -> u16 {
-    free_listener().local_addr().expect("its port").port()
-}
-
-/// The same, for this process itself to listen on. To bind a free port anew could fail: a child that another thread starts just
-/// then has the first listener until it executes its program.
-///
-/// # Panics
-/// As [`free_port`].
-pub(crate) fn free_listener() -> TcpListener {
     let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let given = given.get_or_insert_with(|| Given { next: first(), locks: Vec::new() });
     let uid = fs::metadata("/proc/self").map_or(0, |me| me.uid());
@@ -41,11 +35,9 @@ pub(crate) fn free_listener() -> TcpListener {
         let port = given.next;
         given.next = if port + 1 == PORTS.end { PORTS.start } else { port + 1 };
         let lock = File::create(folder.join(port.to_string())).expect("a port's lock file");
-        if lock.try_lock().is_ok()
-            && let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        {
+        if lock.try_lock().is_ok() && TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             given.locks.push(lock);
-            return listener;
+            return port;
         }
     }
     panic!("no free port in {PORTS:?}");

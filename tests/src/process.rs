@@ -8,7 +8,7 @@ use std::{
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// `$0` is the group, `$1` its folder. (dash knows `--` only after `-s`.)
 const GUARD: &str = r#"read -r _
@@ -64,8 +64,16 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends `signal` to the whole group.
+    /// Sends `signal` to the child, as supervisors and kill(1) do. Not to its group: what the child is starting just then belongs
+    /// to that for a moment, and would stay stopped when it has a group of its own.
     pub fn signal(&self, signal: Signal) {
+        if let Some(child) = pid(&self.child) {
+            let _ = kill_process(child, signal);
+        }
+    }
+
+    /// Sends `signal` to the whole group.
+    pub fn signal_group(&self, signal: Signal) {
         signal_group(&self.child, signal);
     }
 
@@ -77,7 +85,7 @@ impl Process {
         self.child.try_wait()
     }
 
-    /// Sends `signal` to the whole group and waits for the child's end.
+    /// Sends `signal` to the child, waits for its end, and kills what is left of its group.
     ///
     /// # Errors
     /// When the child cannot be waited for.
@@ -98,9 +106,13 @@ impl Drop for Process {
 }
 
 fn signal_group(child: &Child, signal: Signal) {
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+    if let Some(group) = pid(child) {
         let _ = kill_process_group(group, signal);
     }
+}
+
+fn pid(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
 #[cfg(test)]

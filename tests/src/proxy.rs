@@ -12,7 +12,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::port::free_listener;
+use crate::free_port;
 
 /// What a line does with what is sent through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,16 +48,14 @@ impl Proxy {
     /// # Panics
     /// When no runtime, or no listener, can be made.
     pub fn to(port: u16) -> Self {
-        let listener = free_listener();
-        let own = listener.local_addr().expect("the proxy's own port").port();
-        listener.set_nonblocking(true).expect("the proxy's listener");
+        let own = free_port();
         let (state, watched) = watch::channel(State { passage: Passage::Open, cuts: 0 });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime for the proxy");
-        let listener = runtime.block_on(async { TcpListener::from_std(listener) }).expect("the proxy's listener");
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, own))).expect("the proxy's listener");
         runtime.spawn(accept(listener, port, watched));
         Self { port: own, state, _runtime: runtime }
     }

@@ -89,14 +89,14 @@ impl Rsyncd {
     /// Freezes it and all its running transfers: connections stay open, no byte moves.
     pub fn pause(&self) {
         if let Some(process) = self.process().as_ref() {
-            process.signal(Signal::STOP);
+            process.signal_group(Signal::STOP);
         }
     }
 
     /// Ends a [`Rsyncd::pause`].
     pub fn resume(&self) {
         if let Some(process) = self.process().as_ref() {
-            process.signal(Signal::CONT);
+            process.signal_group(Signal::CONT);
         }
     }
 

@@ -189,8 +189,9 @@ impl Puller {
     }
 
     /// KILL. Its rsyncs live on, as they do when the kernel kills it for memory.
-    pub(crate) fn kill(self) {
-        self.process.end(Signal::KILL).unwrap();
+    pub(crate) async fn kill(self) {
+        self.process.signal(Signal::KILL);
+        self.ended().await;
     }
 
     /// The sum of the metrics whose line begins with `name`; none before it serves them.
@@ -203,6 +204,15 @@ impl Puller {
 
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// What it said belongs to what a failed test says.
+impl Drop for Puller {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}:\n{}", self.log.display(), self.log());
+        }
     }
 }
 

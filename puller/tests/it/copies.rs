@@ -159,7 +159,7 @@ async fn a_copy_that_was_cut_goes_on_where_it_was() {
     let partial = two.store.join(".incoming").join(job.id.to_string()).join("backup/a");
     let half = 4 * SIZE as u64;
     wait_until("half of it is here", SOON, async || fs::metadata(&partial).is_ok_and(|found| found.len() > half)).await;
-    two.kill();
+    two.kill().await;
     let two = node(&cluster, "2").start(&[]);
     assert_whole(&cluster, &two.store, &copied(&cluster, &job).await, "a");
     let metrics = reqwest::get(format!("http://127.0.0.1:{}/metrics", one.status)).await.unwrap().text().await.unwrap();

@@ -70,7 +70,7 @@ fn little_moves_again(size: u64, cut: impl AsyncFnOnce(Way<'_>) -> Puller) {
 #[test]
 fn after_a_kill_of_the_puller_little_moves_again() {
     little_moves_again(PROMISED, async |way| {
-        way.puller.kill();
+        way.puller.kill().await;
         way.config.start(&[])
     });
 }

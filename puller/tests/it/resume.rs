@@ -45,7 +45,7 @@ async fn after_a_kill_the_left_rsync_is_ended_and_only_the_rest_is_moved() {
     let cluster = Cluster::start();
     let config = cluster.configure("1", "", "[rsync]\nbwlimit = \"6MiB\"");
     let (puller, job) = until_half(&cluster, &config).await;
-    puller.kill();
+    puller.kill().await;
     goes_on(&cluster, &config, &job, 2).await;
     let log = fs::read_to_string(&config.log).unwrap();
     assert!(log.contains("ending a transfer that its puller left behind"), "{log}");

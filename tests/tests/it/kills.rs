@@ -97,10 +97,14 @@ impl Trial {
     }
 
     fn kill_agent_at(&self, step: &str) {
-        // Steps with the mailbox are there only for a run that finds something in it.
+        // Steps with the mailbox are there only for a run that finds in it what it waits for: an agent killed before it
+        // acknowledged leaves entries that no run looks for any more.
         let mut redis = self.cluster.redis.connection();
-        wait_until_blocking("the host's mailbox has a report", SOON, || {
-            redis::cmd("HLEN").arg(format!("longshore:mailbox:{SERVER_ID}")).query::<u64>(&mut redis).unwrap() > 0
+        wait_until_blocking("the host's mailbox has a report that its agent waits for", SOON, || {
+            let sent = names_in(&self.cluster.host_dir().join("state/sent"));
+            let key = format!("longshore:mailbox:{SERVER_ID}");
+            let reports: Vec<String> = redis::cmd("HKEYS").arg(key).query(&mut redis).unwrap();
+            reports.iter().any(|id| sent.contains(&format!("{id}.json")))
         });
         let output = self.cluster.agent_with(&["run"], &[("LONGSHORE_STOP_AT", step)]);
         assert_eq!(output.status.signal(), Some(KILL), "{step}: {}", String::from_utf8_lossy(&output.stderr));
