@@ -19,9 +19,8 @@ use crate::{
     incoming::{Incoming, Size, on_disk},
     peers::Peers,
     progress::Progress,
-    rsync::names::NamesFiles,
     settings::Settings,
-    store::{CORRUPT, FILES, MANIFEST, NAMES, NEW_MANIFEST, SUPERSEDED, Store},
+    store::{CORRUPT, FILES, MANIFEST, NEW_MANIFEST, SUPERSEDED, Store},
     verify,
 };
 
@@ -69,8 +68,7 @@ pub struct Brought {
 impl Carrier {
     /// For `store`, within the limits of `bandwidth`; second copies come from `peers`.
     pub fn new(settings: &Settings, store: Arc<Store>, bandwidth: Arc<Bandwidth>, peers: Arc<Peers>) -> Self {
-        let names = NamesFiles::new(store.root().join(NAMES));
-        let fetcher = Fetcher::new(settings, names, Arc::clone(&bandwidth));
+        let fetcher = Fetcher::new(settings, Arc::clone(&bandwidth));
         let copier = Copier::new(settings, Arc::clone(&store), peers);
         Self { node_id: settings.node_id.clone(), store, bandwidth, fetcher, copier }
     }

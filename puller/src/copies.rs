@@ -102,7 +102,7 @@ impl Copier {
             let text = format!("node {from} does not say where it serves files (does its puller run, with [serve]?)");
             Failure::new(ReasonCode::Unreachable, text)
         })?;
-        let found = incoming.prepare(|| Ok(())).await;
+        let found = incoming.prepare([&source.path]).await;
         let found = found.map_err(|error| Failure::store("the transfer's folder", &error))?;
         progress.reached(found.bytes);
         progress.stored(found.allocated_bytes);

@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitStatus,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -26,7 +26,6 @@ use crate::{
     rsync::{
         arguments::{self, Checksum, Shape, Wanted},
         exit_code,
-        names::NamesFiles,
         output::{Event, Parser},
         process::{self, Rsync},
     },
@@ -77,7 +76,6 @@ pub struct Fetcher {
     rsync: RsyncSettings,
     ssh: SshSettings,
     local: LocalModules,
-    names: NamesFiles,
     bandwidth: Arc<Bandwidth>,
     without_xxh128: Mutex<HashSet<HostAddress>>,
     with_xxh128: Mutex<HashSet<HostAddress>>,
@@ -85,10 +83,9 @@ pub struct Fetcher {
 
 /// What a session brings, as rsync is told.
 #[derive(Debug, Clone, Copy)]
-struct Load<'a> {
+struct Load {
     shape: Shape,
     largest_bytes: u64,
-    names: &'a Path,
 }
 
 /// One run of rsync.
@@ -117,14 +114,13 @@ enum End {
 
 impl Fetcher {
     /// With the node's settings and its limits.
-    pub fn new(settings: &Settings, names: NamesFiles, bandwidth: Arc<Bandwidth>) -> Self {
+    pub fn new(settings: &Settings, bandwidth: Arc<Bandwidth>) -> Self {
         let mut rsync = settings.rsync.clone();
         rsync.program = in_path(rsync.program);
         Self {
             rsync,
             ssh: settings.ssh.clone(),
             local: settings.local_modules.clone(),
-            names,
             bandwidth,
             without_xxh128: Mutex::default(),
             with_xxh128: Mutex::default(),
@@ -140,9 +136,8 @@ impl Fetcher {
             ContentKind::File => Shape::File,
             ContentKind::Directory => Shape::Directory,
         };
-        let names = self.names.take();
-        let load = Load { shape, largest_bytes: errand.content.size_bytes, names: names.path() };
-        let found = incoming.prepare(names.writing([&errand.source.path])).await;
+        let load = Load { shape, largest_bytes: errand.content.size_bytes };
+        let found = incoming.prepare([&errand.source.path]).await;
         let found = found.map_err(|error| Failure::store("the transfer's folder", &error))?;
         let (fetched, failure) = self.session(incoming, errand, load, found).await?;
         failure.map_or(Ok(fetched), Err)
@@ -161,9 +156,8 @@ impl Fetcher {
         paths: &[&RelativePath],
         largest_bytes: u64,
     ) -> Result<(Fetched, Option<Failure>), Failure> {
-        let names = self.names.take();
-        let load = Load { shape: Shape::Files, largest_bytes, names: names.path() };
-        let found = incoming.prepare(names.writing(paths.iter().copied())).await;
+        let load = Load { shape: Shape::Files, largest_bytes };
+        let found = incoming.prepare(paths.iter().copied()).await;
         let found = found.map_err(|error| Failure::store("the batch's folder", &error))?;
         self.session(incoming, errand, load, found).await
     }
@@ -174,7 +168,7 @@ impl Fetcher {
         &self,
         incoming: &Incoming,
         errand: Errand<'_>,
-        load: Load<'_>,
+        load: Load,
         found: Size,
     ) -> Result<(Fetched, Option<Failure>), Failure> {
         let Errand { source, progress, .. } = errand;
@@ -230,7 +224,7 @@ impl Fetcher {
         run: &Run,
         incoming: &Incoming,
         errand: Errand<'_>,
-        load: Load<'_>,
+        load: Load,
         found: Size,
     ) -> Option<Failure> {
         let said = String::from_utf8_lossy(&run.said).trim().to_owned();
@@ -260,7 +254,7 @@ impl Fetcher {
         &self,
         incoming: &Incoming,
         errand: Errand<'_>,
-        load: Load<'_>,
+        load: Load,
         found: Size,
         checksum: Checksum,
     ) -> Result<Run, Failure> {
@@ -281,7 +275,7 @@ impl Fetcher {
         &self,
         incoming: &Incoming,
         errand: Errand<'_>,
-        load: Load<'_>,
+        load: Load,
         fresh: bool,
         checksum: Checksum,
     ) -> Result<Run, Failure> {
@@ -291,7 +285,7 @@ impl Fetcher {
         let route = self.bandwidth.route(source, lane).await;
         let mut route = route.map_err(|error| unfit(broken("starting the proxy", &error)))?;
         let proxy = route.proxy();
-        let into = incoming.backup();
+        let (into, names) = (incoming.backup(), incoming.names());
         let marker = JobId::fresh().to_string();
         let wanted = Wanted {
             source,
@@ -300,7 +294,7 @@ impl Fetcher {
             fresh,
             checksum,
             marker: &marker,
-            names: load.names,
+            names: &names,
             into: &into,
             proxy: proxy.as_deref(),
         };

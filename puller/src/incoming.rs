@@ -1,4 +1,5 @@
-//! The folder of one transfer, `.incoming/{job}/`: in it `backup/`, which becomes the backup by one rename.
+//! The folder of one transfer, `.incoming/{job}/`: `names` for rsync, and `backup/`, which becomes the backup by one rename. What is
+//! left of it then is the next transfer's folder ([`crate::spare`]).
 //!
 //! Who works in it holds its lock (an flock on the folder itself). rsync inherits the lock as its standard input, so that when
 //! a puller was killed its rsync, which goes on writing, still holds it: the next owner finds those processes by that very
@@ -7,22 +8,20 @@
 use std::{
     fs::{self, File},
     io,
-    os::{
-        fd::OwnedFd,
-        unix::fs::{DirBuilderExt, MetadataExt},
-    },
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use longshore_core::JobId;
+use longshore_core::{JobId, RelativePath};
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Pid, Signal, getpgid, getpgrp, kill_process_group},
 };
 
 use crate::{
-    rsync::process::GRACE,
+    rsync::{arguments, process::GRACE},
     store::{self, FILES, MANIFEST, NEW_MANIFEST, Store},
 };
 
@@ -45,8 +44,8 @@ impl Incoming {
     ///
     /// # Errors
     /// The file system's, and `TimedOut` when such a process doesn't end.
-    pub async fn open(store: &Store, job: JobId) -> io::Result<Self> {
-        Self::open_at(job, store.incoming(job)).await
+    pub async fn open(store: &Arc<Store>, job: JobId) -> io::Result<Self> {
+        Self::open_at(store, job, store.incoming(job)).await
     }
 
     /// Makes the folder of `job`; `None` when there is one. Blocking.
@@ -55,7 +54,7 @@ impl Incoming {
     /// The file system's.
     pub fn open_new(store: &Store, job: JobId) -> io::Result<Option<Self>> {
         let folder = store.incoming(job);
-        match fs::DirBuilder::new().mode(0o750).create(&folder) {
+        match store.spare().make(&folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
             made => made.and_then(|()| try_lock(job, folder)),
         }
@@ -85,20 +84,17 @@ impl Incoming {
     ///
     /// # Errors
     /// As [`Incoming::open`].
-    pub async fn open_batch(store: &Store, batch: JobId) -> io::Result<Self> {
-        Self::open_at(batch, store.incoming_batch(batch)).await
+    pub async fn open_batch(store: &Arc<Store>, batch: JobId) -> io::Result<Self> {
+        Self::open_at(store, batch, store.incoming_batch(batch)).await
     }
 
-    async fn open_at(job: JobId, folder: PathBuf) -> io::Result<Self> {
+    async fn open_at(store: &Arc<Store>, job: JobId, folder: PathBuf) -> io::Result<Self> {
         let (started, mut told) = (Instant::now(), None);
         loop {
-            let made = folder.clone();
+            let (store, made) = (Arc::clone(store), folder.clone());
             let opened = on_disk(move || {
-                match make(&made) {
-                    // Of an existing store: the sweep was between two steps. Without one, nothing is made here.
-                    Err(error)
-                        if error.kind() == io::ErrorKind::NotFound && made.parent().is_some_and(Path::is_dir) => {}
-                    made => made?,
+                if !fs::exists(&made)? {
+                    as_good_if_there(store.spare().make(&made))?;
                 }
                 try_lock(job, made)
             });
@@ -136,15 +132,21 @@ impl Incoming {
         Ok(self.lock.try_clone()?.into())
     }
 
-    /// Prepares a fetch, together with `beside`, and tells what an earlier one left. The folder's age is that of its last fetch.
+    /// The file for `--files-from`.
+    pub fn names(&self) -> PathBuf {
+        self.folder.join("names")
+    }
+
+    /// Prepares a fetch of `paths`, and tells what an earlier one left. The folder's age is that of its last fetch.
     ///
     /// # Errors
     /// The file system's.
-    pub async fn prepare(&self, beside: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Size> {
-        let (folder, backup) = (self.lock.try_clone()?, self.backup());
+    pub async fn prepare<'a>(&self, paths: impl IntoIterator<Item = &'a RelativePath>) -> io::Result<Size> {
+        let (folder, backup, file, names) =
+            (self.lock.try_clone()?, self.backup(), self.names(), arguments::names(paths));
         on_disk(move || {
-            beside()?;
-            make(&backup)?;
+            fs::write(file, names)?;
+            as_good_if_there(store::make_folder(&backup))?;
             // Ours, of a transfer that was ended before its backup had its name.
             [MANIFEST, NEW_MANIFEST, FILES].iter().try_for_each(|name| store::remove_all(&backup.join(name)))?;
             folder.set_modified(SystemTime::now())?;
@@ -158,13 +160,21 @@ impl Incoming {
     /// # Errors
     /// The file system's.
     pub fn make_backup(&self) -> io::Result<()> {
-        make(&self.backup())
+        as_good_if_there(store::make_folder(&self.backup()))
     }
 
     /// What of the backup is here.
     pub async fn here(&self) -> Size {
         let backup = self.backup();
         on_disk(move || Ok(Size::below(&backup))).await.unwrap_or_default()
+    }
+
+    /// Leaves the folder, whose backup has its name, to later transfers.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn retire(self, store: &Store) -> io::Result<()> {
+        if fs::exists(self.backup())? { self.remove() } else { store.spare().keep(&self.folder) }
     }
 
     /// Removes the folder and everything in it.
@@ -184,9 +194,9 @@ pub(crate) async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten()
 }
 
-/// Makes a folder; that it is there already is as good.
-fn make(folder: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(0o750).create(folder) {
+/// That a folder is there already is as good as having made it.
+fn as_good_if_there(made: io::Result<()>) -> io::Result<()> {
+    match made {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
@@ -259,7 +269,11 @@ fn end_holders(folder: &Path, signal: Signal) -> io::Result<()> {
 
 /// Process groups, ours excepted, with a process whose standard input is `folder`.
 fn groups_holding(folder: &Path) -> io::Result<Vec<Pid>> {
-    let wanted = fs::metadata(folder)?;
+    let wanted = match fs::metadata(folder) {
+        // The sweep has it just removed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found?,
+    };
     let ours = getpgrp();
     let mut groups = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
@@ -293,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_killed_puller_left_running_is_ended_before_its_folder_is_used() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), &NodeId::new("1").unwrap(), true).unwrap();
+        let store = Arc::new(Store::open(folder.path(), &NodeId::new("1").unwrap(), true).unwrap());
         let job = JobId::fresh();
         let first = Incoming::open(&store, job).await.unwrap();
         let line = CommandLine { program: "sleep".into(), arguments: vec!["600".into()], environment: BTreeMap::new() };

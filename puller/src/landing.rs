@@ -94,10 +94,11 @@ impl Carrier {
 
     /// These backups are settled: nothing of their transfers is needed any more.
     pub async fn finish(&self, backups: Vec<Brought>) {
+        let store = Arc::clone(&self.store);
         let removed = tokio::task::spawn_blocking(move || {
             for Brought { incoming, .. } in backups {
                 let job = incoming.job();
-                if let Err(error) = incoming.remove() {
+                if let Err(error) = incoming.retire(&store) {
                     tracing::warn!(%job, %error, "the transfer's folder could not be removed; the sweep does it");
                 }
             }

@@ -32,6 +32,7 @@ pub mod rsync;
 pub mod serve;
 pub mod settings;
 pub mod space;
+pub mod spare;
 pub mod status_server;
 pub mod store;
 pub mod throughput;

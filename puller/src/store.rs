@@ -17,7 +17,7 @@ use longshore_core::{Job, JobId, Millis, NodeId, RelativePath, Report, digest::F
 use rustix::fs::{Advice, CWD, FlockOperation, RenameFlags, fadvise, flock, renameat_with};
 use serde::{Deserialize, Serialize};
 
-use crate::node_key;
+use crate::{node_key, spare::SpareFolders};
 
 /// Names the store; beside the backups.
 pub const MARKER: &str = ".longshore-store";
@@ -25,8 +25,8 @@ pub const MARKER: &str = ".longshore-store";
 pub const INCOMING: &str = ".incoming";
 /// Before the id of a batch, whose folder lies among those of jobs.
 pub const BATCH_PREFIX: &str = "batch-";
-/// Files that tell rsync which paths to fetch (see [`crate::rsync::names`]); of no use to the next process.
-pub const NAMES: &str = ".names";
+/// Folders for transfers to take (see [`crate::spare`]); of no use to the next process.
+pub const SPARE: &str = ".spare";
 /// Backups that another node settled.
 pub const SUPERSEDED: &str = ".superseded";
 /// What arrived with another size or digest than announced, for a person to look at.
@@ -97,6 +97,7 @@ pub enum StoreError {
 pub struct Store {
     root: PathBuf,
     marker: Marker,
+    spare: SpareFolders,
     /// Held while this process works on the store.
     work: Option<Work>,
 }
@@ -145,8 +146,8 @@ impl Store {
         let io = |error| StoreError::Io(store.root.clone(), error);
         let lock = File::open(store.root.join(MARKER)).map_err(io)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| StoreError::InUse(store.root.clone()))?;
-        remove_all(&store.root.join(NAMES)).map_err(io)?;
-        for name in [INCOMING, NAMES, SUPERSEDED, CORRUPT] {
+        remove_all(&store.root.join(SPARE)).map_err(io)?;
+        for name in [INCOMING, SPARE, SUPERSEDED, CORRUPT] {
             fs::DirBuilder::new().recursive(true).mode(0o750).create(store.root.join(name)).map_err(io)?;
         }
         sync(&store.root).map_err(io)?;
@@ -167,12 +168,18 @@ impl Store {
         })?;
         let marker = read_marker(&root)?.ok_or_else(|| StoreError::NoMarker(path.to_owned()))?;
         let marker = same_node(path, marker, node_id)?;
-        Ok(Self { root, marker, work: None })
+        let spare = SpareFolders::new(root.join(SPARE));
+        Ok(Self { root, marker, spare, work: None })
     }
 
     /// Its folder, absolute and without links.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Folders for its transfers.
+    pub fn spare(&self) -> &SpareFolders {
+        &self.spare
     }
 
     /// The node's own key; `None` when the store is only looked at.
@@ -270,7 +277,7 @@ impl Store {
             return Ok(());
         }
         self.make_folders(parent)?;
-        match fs::DirBuilder::new().mode(0o750).create(folder) {
+        match make_folder(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -336,6 +343,14 @@ pub fn write_unread(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     // Its blocks are chosen now: the journal's next commit, for whatever file, has it too (on ext4 two commits a backup, not three).
     Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+}
+
+/// Makes a folder of the store.
+///
+/// # Errors
+/// The file system's.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o750).create(folder)
 }
 
 /// Makes a file's content, or the names in a folder, durable.

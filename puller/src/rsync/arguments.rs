@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use longshore_core::{Source, Transport};
+use longshore_core::{RelativePath, Source, Transport};
 
 use crate::{
     bandwidth::relay::{RELAY, RELAY_PROXY},
@@ -60,7 +60,7 @@ pub struct Wanted<'a> {
     pub checksum: Checksum,
     /// Begins each line about a file; not known to the host, so that it cannot forge one.
     pub marker: &'a str,
-    /// The file that names the paths (see [`super::names`]).
+    /// The file that names the paths (see [`names`]).
     pub names: &'a Path,
     /// The folder that it goes into: absolute, without links.
     pub into: &'a Path,
@@ -88,6 +88,12 @@ pub enum NotConfigured {
     /// No such local root.
     #[error("this node has no [local_modules] {0}")]
     LocalModule(String),
+}
+
+/// The content of the file that `--files-from` reads: the paths below the module, each ended by NUL.
+pub fn names<'a>(paths: impl IntoIterator<Item = &'a RelativePath>) -> Vec<u8> {
+    // "./" keeps a name that begins with # or ; from being a comment.
+    paths.into_iter().flat_map(|path| format!("./{path}\0").into_bytes()).collect()
 }
 
 /// Builds the command line.
@@ -173,6 +179,8 @@ impl Line {
         self.say([format!("--contimeout={CONNECT_SECONDS}")]);
         let secret = rsync.secret_of(&source.address, &source.module);
         let user = secret.map(|secret| format!("{}@", secret.user)).unwrap_or_default();
+        // Its OpenSSL, of which it uses digests, would read the system's configuration each time.
+        self.environment.insert("OPENSSL_CONF", "/dev/null".into());
         // Empty where there is none: rsync would ask the terminal, and stop there.
         let password = secret.map_or("", |secret| secret.password.expose());
         self.environment.insert("RSYNC_PASSWORD", password.into());
@@ -325,6 +333,7 @@ mod tests {
             for word in built(&source, |_, _| {}) {
                 prop_assert!(!word.contains(&path));
             }
+            prop_assert_eq!(names([&source.path, &source.path]), format!("./{path}\0./{path}\0").into_bytes());
         }
     }
 }
