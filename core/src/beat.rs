@@ -89,7 +89,7 @@ pub struct NodeBeat {
     pub disk: DiskBeat,
     /// Why no job is claimed now; `None` when claiming.
     pub paused: Option<String>,
-    /// The last error, for people.
+    /// The last error, for people; none of long ago.
     pub last_error: Option<String>,
     /// Where stored files are served for restore, as `http://host:port`; `None` when they are not.
     pub serve: Option<String>,

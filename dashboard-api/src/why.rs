@@ -259,14 +259,12 @@ fn waits_for(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[No
         let transfers = count(host.active.into(), "transfer");
         return format!("host {name} has {transfers} under way and may have no more at once");
     }
+    if let Some(until) = host.next_start.filter(|until| until.since(now) >= Duration::from_secs(1)) {
+        return format!("host {name} is not asked more often than it may be: next {}", from(until, now));
+    }
     match record.before {
         Some(before) if before > 0 => {
-            format!(
-                "{} of {} {} before it",
-                count(before, "job"),
-                record.queue,
-                if before == 1 { "comes" } else { "come" }
-            )
+            format!("{} of {} will have waited long enough before it", count(before, "job"), record.queue)
         }
         _ if nodes.iter().all(|node| !matches!(node.code, "asks" | "kept_for_it")) => {
             "every node that could take it is busy, or lets one behind its share go first".to_owned()

@@ -24,6 +24,8 @@ const HINTS_WITHIN: Duration = Duration::from_millis(20);
 const LISTEN_ANEW: Duration = Duration::from_secs(60);
 /// While jobs can be claimed, inboxes are looked at so often.
 const ADMIT_EVERY: Duration = Duration::from_millis(100);
+/// While every slot is busy, and nothing is claimed, inboxes are looked at so often.
+const ADMIT_BESIDE_EVERY: Duration = Duration::from_secs(2);
 /// Entries admitted at once.
 const ADMIT_MOST: usize = 512;
 
@@ -96,8 +98,13 @@ impl<'a> Claimer<'a> {
             }
         };
         let claimed = match admitted {
+            Err(error) if error.is_transient() => Err(error),
+            // An inbox that can't be read must not keep what was admitted waiting.
+            Err(error) => {
+                self.node.failed_with(error.to_string());
+                self.claim(room, free_slots).await
+            }
             Ok(_) => self.claim(room, free_slots).await,
-            Err(error) => Err(error),
         };
         match claimed {
             Ok(next) => {
@@ -152,12 +159,33 @@ impl<'a> Claimer<'a> {
     }
 
     async fn admit(&mut self) -> Result<u64, LinkError> {
-        let admitted = Box::pin(self.node.queue.admit(&self.node.policy.now().levels, ADMIT_MOST)).await?;
+        let admitted = admit(self.node).await?;
         self.admitted = Some(Instant::now());
-        if admitted.reports > 0 || admitted.dead > 0 {
-            tracing::warn!(refused = admitted.reports, dead = admitted.dead, "entries that are no job to fetch");
+        Ok(admitted)
+    }
+}
+
+/// Admits what hosts pushed to the node's levels; tells how many jobs that were.
+async fn admit(node: &Node) -> Result<u64, LinkError> {
+    let admitted = Box::pin(node.queue.admit(&node.policy.now().levels, ADMIT_MOST)).await?;
+    if admitted.reports > 0 || admitted.dead > 0 {
+        tracing::warn!(refused = admitted.reports, dead = admitted.dead, "entries that are no job to fetch");
+    }
+    Ok(admitted.jobs)
+}
+
+/// Admits also while every slot is busy, until `end`: from their admission on jobs wait within their limit, are seen, and can be
+/// moved or cancelled.
+pub async fn admit_beside(node: Arc<Node>, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(jittered(ADMIT_BESIDE_EVERY)) => {}
+            () = end.cancelled() => return,
         }
-        Ok(admitted.jobs)
+        if let Err(error) = admit(&node).await {
+            // Told by the next claim.
+            tracing::debug!(%error, "nothing could be admitted");
+        }
     }
 }
 

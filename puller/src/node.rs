@@ -37,6 +37,8 @@ use crate::{
 
 /// How long a node takes no job after its own disk failed one.
 pub const REST_AFTER_FAULT: Duration = Duration::from_secs(30);
+/// An error of before is no news: what it was about has gone well since, or has failed again.
+const ERROR_IS_TOLD: Duration = Duration::from_secs(3600);
 /// What a backup takes of a disk beside its data at most, which the queue doesn't count: its last block, the manifest, the
 /// transfer's folder with its list, and at worst four new directories above its place.
 const BESIDE_BYTES: u64 = 10 * 4096;
@@ -86,7 +88,7 @@ struct Running {
 #[derive(Debug, Default)]
 struct State {
     paused: Option<String>,
-    last_error: Option<String>,
+    last_error: Option<(Instant, String)>,
     disk: Disk,
     rests_until: Option<Instant>,
     ends: bool,
@@ -270,9 +272,9 @@ impl Node {
         self.paused(Some(how.to_owned()));
     }
 
-    /// The last error, for people who look at the node.
+    /// The last error, for people who look at the node within [`ERROR_IS_TOLD`].
     pub fn failed_with(&self, text: String) {
-        locked(&self.state).last_error = Some(text);
+        locked(&self.state).last_error = Some((Instant::now(), text));
     }
 
     /// The registry's policy is not one: the last good one stays in force.
@@ -339,6 +341,7 @@ impl Node {
         let (stored_last_hour_bytes, by_queue) = locked(&self.last_hour).told(Instant::now());
         let state = locked(&self.state);
         let (totals, policy) = (&self.totals, self.policy.now());
+        let last_error = state.last_error.as_ref().filter(|(at, _)| at.elapsed() < ERROR_IS_TOLD);
         NodeBeat {
             v: BEAT_VERSION,
             node_id: self.settings.node_id.clone(),
@@ -355,7 +358,7 @@ impl Node {
             },
             running,
             paused: state.paused.clone(),
-            last_error: state.last_error.clone(),
+            last_error: last_error.map(|(_, text)| text.clone()),
             serve: self.serve.clone(),
             public_key: self.store.key().map(|key| token::public_key_text(&key.verifying_key())),
             rsync_version: self.rsync_version.to_string(),

@@ -55,6 +55,7 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
     node.bandwidth.set_caps(node.policy.now().caps.clone());
     let follows = tokio::spawn(follow_policy(Arc::clone(&node), beside.clone()));
     let hears = tokio::spawn(claimer::hear(Arc::clone(&node), beside.clone()));
+    let admits = tokio::spawn(claimer::admit_beside(Arc::clone(&node), beside.clone()));
     let limits = tokio::spawn(keep_limits(Arc::clone(&node), beside.clone()));
     let beats = tokio::spawn(beat(Arc::clone(&node), beside.clone()));
     let disk = tokio::spawn(watch_disk(Arc::clone(&node), beside.clone()));
@@ -66,7 +67,7 @@ pub async fn run(node: Arc<Node>, until: Until, shutdown: &Shutdown) {
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
     }
     beside.cancel();
-    let _ = tokio::join!(beats, follows, limits, hears, disk);
+    let _ = tokio::join!(beats, follows, limits, hears, admits, disk);
 }
 
 async fn watch_disk(node: Arc<Node>, end: CancellationToken) {

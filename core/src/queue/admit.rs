@@ -68,25 +68,35 @@ impl Queue {
     /// Admits the oldest entries of these levels' inboxes, at most `most` in all, the first level first.
     ///
     /// # Errors
-    /// [`LinkError`]; what was admitted before it stays admitted.
+    /// [`LinkError`], of one inbox after the others were admitted; what was admitted stays admitted.
     pub async fn admit(&self, levels: &[Level], most: usize) -> Result<Admitted, LinkError> {
         let mut admitted = Admitted::default();
-        let mut left = most;
+        let (mut left, mut refused) = (most, None);
         for level in levels {
-            while left > 0 {
-                let entries = self.peek(&level.name, left.min(BATCH_ENTRIES)).await?;
-                if entries.is_empty() {
-                    break;
-                }
-                let taken = self.take_in(level, &entries, &mut admitted).await?;
-                left = left.saturating_sub(taken);
-                if taken < entries.len() {
-                    // Another node admits from this inbox just now.
-                    break;
-                }
+            match self.admit_level(level, &mut left, &mut admitted).await {
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => refused = Some(error),
+                Ok(()) => {}
             }
         }
-        Ok(admitted)
+        refused.map_or(Ok(admitted), Err)
+    }
+
+    /// Admits at most `left` entries of one inbox.
+    async fn admit_level(&self, level: &Level, left: &mut usize, admitted: &mut Admitted) -> Result<(), LinkError> {
+        while *left > 0 {
+            let entries = self.peek(&level.name, (*left).min(BATCH_ENTRIES)).await?;
+            if entries.is_empty() {
+                break;
+            }
+            let taken = self.take_in(level, &entries, admitted).await?;
+            *left = left.saturating_sub(taken);
+            if taken < entries.len() {
+                // Another node admits from this inbox just now.
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reads and parses the oldest entries.

@@ -1,7 +1,12 @@
 //! What waits and what is held, for lookers-on.
 
+use futures_util::{StreamExt, TryStreamExt};
+
 use super::{Queue, claim::millis, key, script};
 use crate::{JobId, Millis, NodeId, QueueName, ServerId, redis_link::LinkError};
+
+/// Records of leases looked at side by side.
+const LOOKS_AT_ONCE: usize = 128;
 
 /// What waits in a level.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +25,8 @@ pub struct QueueDepth {
     pub leased: u64,
     /// Bytes of ready, delayed and held jobs.
     pub bytes: u64,
-    /// When the ready one was admitted, by Redis' clock, that comes to its waiting limit first: the oldest, where a level's jobs
-    /// have one limit.
+    /// The first admission, by Redis' clock, of two ready ones: of that which is first in its level, and of that which comes to its
+    /// waiting limit first. So the oldest, in levels by age or with one limit.
     pub oldest_admitted_at: Option<Millis>,
 }
 
@@ -116,15 +121,15 @@ impl Queue {
         let mut command = redis::cmd("ZRANGE");
         command.arg(key("leases")).arg(0).arg(-1).arg("WITHSCORES");
         let expiries: Vec<(String, u64)> = self.query(&command).await?;
-        let mut leases = Vec::with_capacity(expiries.len());
-        for (id, expires) in expiries {
+        let looks = expiries.iter().map(async |(id, expires)| {
             let mut command = redis::cmd("HMGET");
             command.arg(key(&format!("job:{id}")));
             command.arg(&["node", "queue", "host", "size", "revision", "attempts", "state"]);
-            let fields: Vec<Option<String>> = self.query(&command).await?;
-            leases.extend(held(&id, expires, &fields));
-        }
-        Ok(leases)
+            Ok(held(id, *expires, &self.query::<Vec<Option<String>>>(&command).await?))
+        });
+        // Side by side on one connection: a start must not wait once for each lease of the cluster.
+        let leases = futures_util::stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect::<Vec<_>>().await?;
+        Ok(leases.into_iter().flatten().collect())
     }
 }
 

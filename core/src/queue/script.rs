@@ -50,7 +50,7 @@ scripts! {
     RETRY = "retry.lua" after [KEYS, INDEX, ASIDE, LEASE];
     BURY = "bury.lua" after [KEYS, INDEX, ASIDE, LEASE];
     RELEASE = "release.lua" after [KEYS, INDEX, ASIDE, LEASE];
-    REAP = "reap.lua" after [KEYS, INDEX, ASIDE, LEASE];
+    REAP = "reap.lua" after [KEYS, INDEX, HOST, ASIDE, LEASE];
     HOST_FAILED = "host_failed.lua" after [KEYS, INDEX, HOST, ASIDE, LEASE];
     WINDOW = "window.lua" after [KEYS, INDEX, ASIDE];
     LIMIT_HOST = "limit_host.lua" after [KEYS, INDEX, ASIDE];

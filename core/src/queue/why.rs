@@ -49,7 +49,7 @@ pub struct JobRecord {
     pub admitted_at: Millis,
     /// From then on it comes before what is not overdue.
     pub due_at: Option<Millis>,
-    /// How many ready ones of its level come to that before it.
+    /// How many ready ones of its level come to that before it does.
     pub before: Option<u64>,
     /// Transfers begun.
     pub attempts: u32,
@@ -86,6 +86,8 @@ pub struct HostStanding {
     pub reason: Option<Reason>,
     /// Left alone until then.
     pub rests_until: Option<Millis>,
+    /// The gap between two starts from it has not passed before then.
+    pub next_start: Option<Millis>,
     /// Closed until then.
     pub closed_until: Option<Millis>,
     /// Why it is closed.
@@ -206,6 +208,7 @@ fn host_standing(host: &Fields, module: &str) -> HostStanding {
         failing_since: moment(host, "failing_since"),
         reason: reason(host),
         rests_until: moment(host, "rests_until"),
+        next_start: moment(host, "next_start"),
         closed_until: moment(host, "closed_until"),
         closed_why: text(host, "closed_why"),
     }

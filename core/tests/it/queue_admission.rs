@@ -137,8 +137,9 @@ async fn a_refused_job_is_reported_and_kept_and_never_claimed() {
 #[tokio::test]
 async fn sizes_beyond_all_reason_neither_stop_admission_nor_break_the_counts() {
     let cluster = Cluster::start();
-    for _ in 0..3 {
-        cluster.queue.offer(&job("level1", "111111", u64::MAX)).await.unwrap();
+    // Of the last two one alone can be counted.
+    for size in [u64::MAX, 9_000_000_000_000_000_000, 9_000_000_000_000_000_000] {
+        cluster.queue.offer(&job("level1", "111111", size)).await.unwrap();
     }
     cluster.queue.offer(&job("level1", "111111", 5)).await.unwrap();
     assert_eq!(cluster.queue.admit(&levels(&["level1"]), 100).await.unwrap().jobs, 4);
@@ -149,6 +150,17 @@ async fn sizes_beyond_all_reason_neither_stop_admission_nor_break_the_counts() {
     }
     let [depth] = &cluster.queue.depths(&names(&["level1"])).await.unwrap()[..] else { panic!() };
     assert_eq!((depth.ready, depth.leased), (0, 1));
+    assert_eq!(cluster.redis::<i64>(&["HGET", "longshore:depth:level1", "bytes"]), 0);
+}
+
+#[tokio::test]
+async fn an_inbox_that_can_not_be_read_keeps_no_other_waiting() {
+    let cluster = Cluster::start();
+    let () = cluster.redis(&["SET", "level1", "not a list"]);
+    cluster.queue.offer(&job("level2", "111111", 1)).await.unwrap();
+    let error = cluster.queue.admit(&levels(&["level1", "level2"]), 10).await.unwrap_err();
+    assert!(!error.is_transient() && error.to_string().contains("WRONGTYPE"), "{error}");
+    cluster.lease("1", &["level2"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,8 +94,13 @@ impl Trial {
         if !repeats {
             self.requests[node] = uuid::Uuid::now_v7();
         }
-        // Weights are another test's: here nobody is behind anyone.
-        let () = redis::cmd("DEL").arg("longshore:pace").query(&mut self.connection).unwrap();
+        // Weights are another test's: here nobody is behind anyone. So are hosts that fail: of one node several copies may be wanted.
+        let mut others = redis::pipe();
+        others.cmd("DEL").arg("longshore:pace");
+        for node in 0..self.world.nodes.len() {
+            others.cmd("HDEL").arg(format!("longshore:host:@node-{node}")).arg("failures");
+        }
+        let () = others.query(&mut self.connection).unwrap();
         let name = node_id(&format!("node-{node}"));
         let mut levels = self.levels.clone();
         levels.extend(self.cluster.queue.copy_levels(&name).await.unwrap());

@@ -189,6 +189,22 @@ async fn what_fails_otherwise_is_refused_anew() {
 }
 
 #[tokio::test]
+async fn a_host_that_nobody_asks_again_is_not_shown_as_failing_for_ever() {
+    let cluster = Cluster::start();
+    cluster.admit_to(&level(), &[job("level1", "a", 1), job("level1", "b", 1)]).await;
+    for _ in 0..2 {
+        let lease = lease(&cluster).await;
+        assert_eq!(host_fails(&cluster, &lease).await, HostFailed::GivenBack);
+    }
+    let day_ago = (cluster.queue.now_micros().await.unwrap() - 86_500_000_000).to_string();
+    let () = cluster.redis(&["HSET", "longshore:host:a", "rests_until", &day_ago]);
+    assert!(cluster.queue.reap(10).await.unwrap().is_empty());
+    assert_eq!(cluster.redis::<Vec<String>>(&["ZRANGE", "longshore:failing", "0", "-1"]), ["b"]);
+    assert_eq!(cluster.redis::<Option<u64>>(&["HGET", "longshore:host:a", "failures"]), None);
+    assert_eq!(cluster.redis::<Option<u64>>(&["HGET", "longshore:host:b", "failures"]), Some(1));
+}
+
+#[tokio::test]
 async fn a_stale_holder_can_not_make_a_host_rest() {
     let cluster = Cluster::start();
     cluster.admit_to(&level(), &[job("level1", "a", 1)]).await;
@@ -221,7 +237,9 @@ async fn a_closed_host_gives_only_urgent_jobs_until_it_opens() {
     cluster.queue.open_host(&host).await.unwrap();
     assert_eq!(leased(cluster.queue.claim(&both()).await.unwrap()).job.id, jobs[0].id);
 
-    // A window's end needs nobody to say so.
+    // A window's end needs nobody to say so, be it moved to an earlier time.
+    cluster.queue.close_host(&host, tomorrow, "never").await.unwrap();
+    assert_eq!(idle(claim(&cluster.queue, NO_LIMITS).await), Idle::HostsBusy);
     let soon = Millis(i64::try_from(cluster.queue.now_micros().await.unwrap() / 1000).unwrap() + 1000);
     cluster.queue.close_host(&host, soon, "only at night").await.unwrap();
     assert_eq!(idle(claim(&cluster.queue, NO_LIMITS).await), Idle::HostsBusy);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_core::{
     Job, JobId, Millis,
-    queue::{HostLimits, Idle, Level, Order},
+    queue::{ClaimRequest, HostLimits, Idle, Level, Order, Room},
 };
 
 use crate::cluster::{Cluster, ROOM, idle, job, leased, levels, node_id, question};
@@ -153,6 +153,36 @@ async fn overdue_jobs_of_a_busy_host_do_not_hide_others() {
         cluster.store(&lease).await;
     }
     assert_eq!(idle(cluster.claim("1", &["level2"], ROOM).await), Idle::Empty);
+}
+
+#[tokio::test]
+async fn overdue_jobs_that_fit_nowhere_do_not_hide_others() {
+    let cluster = Cluster::start();
+    let mut jobs: Vec<Job> = (0..5).map(|number| job("level3", &format!("large{number}"), 1 << 40)).collect();
+    // Older than the last one, and with time left.
+    jobs.extend((0..3).map(|number| job("level3", &format!("old{number}"), 1)));
+    jobs.push(job("level3", "late", 1));
+    cluster.admit_to(&level("level3"), &jobs).await;
+    cluster.admit_to(&level("level1"), &flood("level1", 40)).await;
+    let late = jobs.remove(8);
+    let overdue: Vec<Job> = jobs[..5].iter().chain([&late]).cloned().collect();
+    make_overdue(&cluster, &overdue);
+    let (node, levels) = (node_id("1"), [level("level1"), level("level3")]);
+    let mut claims = 0;
+    loop {
+        let small = Room { bytes: 1 << 30, inodes: u64::MAX, ceiling_bytes: 1 << 30 };
+        let claimed = cluster.queue.claim(&ClaimRequest { room: small, ..question(&node, &levels) }).await.unwrap();
+        if leased(claimed).job.id == late.id {
+            break;
+        }
+        claims += 1;
+        assert!(claims < 8, "not lifted in {claims} claims");
+    }
+    // They wait for a disk that could hold them.
+    let depth = &cluster.queue.depths(&[late.queue.clone()]).await.unwrap()[0];
+    assert_eq!(depth.ready, 8);
+    let given = cluster.lease("2", &["level3"]).await;
+    assert_eq!(given.job.id, jobs[0].id);
 }
 
 /// Jobs with these intervals, made so many seconds ago; and in which order their instances are without a fresh backup.

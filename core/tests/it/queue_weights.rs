@@ -100,7 +100,7 @@ async fn bytes_follow_weights_while_nodes_join_leave_pause_and_change() {
 #[tokio::test]
 async fn a_node_yields_only_to_one_that_asks_now_and_that_the_job_fits() {
     let cluster = Cluster::start();
-    let sizes = [1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, 3.0].map(|mib| (mib * 1048576.0) as u64);
+    let sizes = [1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 1.0].map(|mib| (mib * 1048576.0) as u64);
     let jobs: Vec<Job> = sizes.into_iter().map(|size| job("level1", "a", size)).collect();
     cluster.admit_to(&level(), &jobs).await;
     let (ahead, behind, levels) = (node_id("ahead"), node_id("behind"), levels(&["level1"]));
@@ -128,8 +128,11 @@ async fn a_node_yields_only_to_one_that_asks_now_and_that_the_job_fits() {
     assert_eq!(leased(ask(&ahead, 1 << 40, 2).await).job.id, jobs[9].id);
     assert_eq!(idle(ask(&ahead, 1 << 40, 2).await), Idle::Yields);
     assert_eq!(cluster.redis::<String>(&["HGET", "longshore:node:ahead", "yields_to"]), "behind");
-    set("asking", 0);
+    // Nor to one that asked by a clock that has been set back since.
+    set("asking", cluster.queue.now_micros().await.unwrap() + 3_600_000_000);
     assert_eq!(leased(ask(&ahead, 1 << 40, 2).await).job.id, jobs[7].id);
+    set("asking", 0);
+    assert_eq!(leased(ask(&ahead, 1 << 40, 2).await).job.id, jobs[10].id);
 }
 
 #[tokio::test]

@@ -18,6 +18,20 @@ fn text(output: &Output) -> String {
 }
 
 #[tokio::test]
+async fn jobs_are_admitted_while_every_slot_is_busy() {
+    let cluster = Cluster::start();
+    let first = cluster.offer_file("a", 30_000_000, 1).await;
+    let puller = cluster.configure("1", "slots = 1", "[rsync]\nbwlimit = \"64KiB\"").start(&[]);
+    wait_until("it runs", SOON, async || puller.store.exists() && !incoming(&puller.store).is_empty()).await;
+    let second = cluster.offer_file("b", 1000, 2).await;
+    let level = [second.queue.clone()];
+    wait_until("the second is admitted", SOON, async || cluster.queue.depths(&level).await.unwrap()[0].ready == 1)
+        .await;
+    let [lease] = &cluster.queue.leases().await.unwrap()[..] else { panic!("one transfer") };
+    assert_eq!(lease.job, first.id);
+}
+
+#[tokio::test]
 async fn term_lets_a_transfer_finish_and_claims_no_more() {
     let cluster = Cluster::start();
     let first = cluster.offer_file("a", 6_000_000, 1).await;

@@ -24,7 +24,10 @@ local function aside_key(host) return P .. 'aside:' .. host end
 local function node_key(node) return P .. 'node:' .. node end
 local LEASES, TIMERS, DEAD = P .. 'leases', P .. 'timers', P .. 'dead'
 
--- Bytes that wait. A size beyond all reason must not stop a transition, so an overflow here is let go.
+-- Bytes that wait. A size beyond all reason (a petabyte and more) is counted neither when it comes nor when it goes, and one that was
+-- damaged by hand must not stop a transition.
 local function count_bytes(queue, sign, size)
-  redis.pcall('HINCRBY', depth_key(queue), 'bytes', sign .. size)
+  if #size <= 15 then
+    redis.pcall('HINCRBY', depth_key(queue), 'bytes', sign .. size)
+  end
 end

@@ -19,6 +19,16 @@ if now < last or now - last > math.max(silence / 2, 1000000) then
   after = now + silence
   call('HSET', REAPER, 'after', digits(after))
 end
+
+-- A host that nobody has asked again for this long has no jobs any more, or is no host any more: it is not shown as failing for ever.
+local FORGOTTEN_AFTER = 86400000000
+for _, host in ipairs(call('ZRANDMEMBER', FAILING, 2)) do
+  if tonumber(call('HGET', host_key(host), 'rests_until') or 0) < now - FORGOTTEN_AFTER then
+    call('HDEL', host_key(host), 'failures', 'failing_since', 'rests_until', 'code', 'text')
+    call('ZREM', FAILING, host)
+  end
+end
+
 local reaped = {}
 if now < after then
   return reaped

@@ -6,8 +6,9 @@
 local host = ARGV[1]
 if ARGV[2] == '' then
   call('HDEL', host_key(host), 'closed_until', 'closed_why')
-  put_back(host)
 else
   call('HSET', host_key(host), 'closed_until', ARGV[2], 'closed_why', ARGV[3])
 end
+-- Also when it is closed: what was put aside until a later time is put aside again until this one.
+put_back(host)
 return 1

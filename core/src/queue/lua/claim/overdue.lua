@@ -34,10 +34,6 @@ local function choose_overdue(level)
   -- An overdue job that fits nowhere is offered new room first: the room of the node that has most, of those that could ever hold
   -- it, is kept for it for a while, then everyone is left in peace for a while.
   local function reserve(job, bytes, files)
-    local tries = call('HMGET', job_key(job.id), 'reserve_after', 'reserve_tries')
-    if tonumber(tries[1] or 0) > now then
-      return
-    end
     local best, most
     for _, name in ipairs(call('ZRANGE', PACE, 0, -1)) do
       local other = call('HMGET', node_key(name), 'asked', 'ceiling', 'room', 'levels', 'reserved_until', 'inodes')
@@ -54,6 +50,12 @@ local function choose_overdue(level)
           best, most = name, tonumber(other[3])
         end
       end
+    end
+    -- Nobody can take it now: looked at again after this, lest a few such jobs hide all others.
+    call('ZADD', due_key(level.queue), 'XX', digits(now + OVERDUE_AGAIN), job.id)
+    local tries = call('HMGET', job_key(job.id), 'reserve_after', 'reserve_tries')
+    if tonumber(tries[1] or 0) > now then
+      return
     end
     local number = tonumber(tries[2] or 0)
     local ends = best and now + RESERVATION or now

@@ -34,7 +34,7 @@ local function nth_waiting(n)
     local other = call('HMGET', node_key(name), 'asking', 'asked', 'levels', 'room', 'inodes')
     if tonumber(other[2] or 0) < now - GONE then
       call('ZREM', PACE, name)
-    elseif tonumber(other[1]) > now - ASKING and name ~= node then
+    elseif tonumber(other[1]) > now - ASKING and tonumber(other[1]) <= now and name ~= node then
       waiting[#waiting + 1] = {name = name, levels = other[3], room = tonumber(other[4]), inodes = tonumber(other[5])}
     end
   end

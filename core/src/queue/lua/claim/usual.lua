@@ -32,7 +32,9 @@ end
 
 -- Whether the first job of the source's lane fits: it is chosen then. Nil when the lane is empty.
 local function first_fits(chosen, next_head)
-  local lane = call('ZRANGE', lane_key(chosen.level.queue, chosen.class, chosen.source), 0, batch_jobs, 'WITHSCORES')
+  -- No more than one job of a class that has nothing small enough for a batch of two.
+  local most = 2 ^ (chosen.class + 1) > tonumber(ARGV[12]) and tonumber(chosen.class) > 20 and 1 or batch_jobs
+  local lane = call('ZRANGE', lane_key(chosen.level.queue, chosen.class, chosen.source), 0, most, 'WITHSCORES')
   if not lane[1] then
     return nil
   end
