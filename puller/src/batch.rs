@@ -151,9 +151,10 @@ impl Carrier {
             });
             rest.push((task, content));
         }
+        let store = Arc::clone(&self.store);
         let looked = tokio::task::spawn_blocking(move || {
             let found: Vec<_> = waiting.into_iter().map(Waiting::settle_in).collect();
-            if let Err(error) = folder.remove() {
+            if let Err(error) = folder.retire(&store) {
                 tracing::warn!(%error, "a batch's folder could not be removed; the sweep does it");
             }
             found

@@ -143,6 +143,10 @@ impl Carrier {
 
     /// Another node has the job: what is here is moved out of the way.
     pub async fn superseded(&self, brought: Brought) {
+        if brought.is_published {
+            // Its manifest may be of an earlier lease: whose it is, the sweep asks by that ([`crate::recovery`]).
+            return;
+        }
         let place = brought.place.below(self.store.root());
         if self.set_aside_as_superseded(place, &brought.report).await {
             self.finish(vec![brought]).await;

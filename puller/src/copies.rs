@@ -19,14 +19,20 @@ use longshore_core::{
 use reqwest::{Response, StatusCode, Url, header};
 use serde::Deserialize;
 use tokio::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bandwidth::Lane, failure::Failure, fetch::Fetched, incoming::Incoming, peers::Peers, progress::Progress,
-    settings::Settings, store::Store,
+    bandwidth::Lane,
+    failure::Failure,
+    fetch::Fetched,
+    incoming::{Incoming, as_good_if_there, on_disk},
+    peers::Peers,
+    progress::Progress,
+    settings::Settings,
+    store::{self, Store},
 };
 
 /// The header that says which node's key a token is signed with.
@@ -102,7 +108,7 @@ impl Copier {
             let text = format!("node {from} does not say where it serves files (does its puller run, with [serve]?)");
             Failure::new(ReasonCode::Unreachable, text)
         })?;
-        let found = incoming.prepare([&source.path]).await;
+        let found = incoming.prepare(None).await;
         let found = found.map_err(|error| Failure::store("the transfer's folder", &error))?;
         progress.reached(found.bytes);
         progress.stored(found.allocated_bytes);
@@ -129,8 +135,7 @@ impl Copier {
         }
         if content.kind == ContentKind::Directory {
             // An empty folder has no file that would have made it.
-            let folder = copying.into.join(source.path.name());
-            fs::create_dir_all(&folder).await.map_err(|error| disk(&folder, &error))?;
+            copying.make_folders(Path::new(source.path.name())).await?;
         }
         let seconds = started.elapsed().as_secs_f64();
         let (received_bytes, found_bytes) = (copying.received_bytes, found.bytes);
@@ -186,8 +191,8 @@ impl Copying<'_> {
     async fn file(&mut self, listed: &Listed) -> Result<Xxh3, Failure> {
         let path = self.into.join(&listed.path);
         let failed = |error: io::Error| disk(&path, &error);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).await.map_err(failed)?;
+        if let Some(above) = Path::new(&listed.path).parent() {
+            self.make_folders(above).await?;
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o640);
@@ -223,6 +228,18 @@ impl Copying<'_> {
                 }
             }
         }
+    }
+
+    /// Makes `below` and what is above it; not the backup's own folder: without that, the disk is away.
+    async fn make_folders(&self, below: &Path) -> Result<(), Failure> {
+        let (mut folder, below) = (self.into.clone(), below.to_owned());
+        let made = on_disk(move || {
+            below.components().try_for_each(|part| {
+                folder.push(part);
+                as_good_if_there(store::make_folder(&folder))
+            })
+        });
+        made.await.map_err(|error| disk(&self.into, &error))
     }
 
     async fn arrive(

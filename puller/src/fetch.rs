@@ -4,7 +4,7 @@
 //! A daemon that does not know xxh128 fails at once; then it is asked again without, and remembered.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::ExitStatus,
@@ -34,6 +34,8 @@ use crate::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Of a host that seemed not to know it.
+const ASK_FOR_XXH128_AGAIN: Duration = Duration::from_secs(3600);
 /// Output that comes after rsync's own end: only a process that inherited its pipes can make this long.
 const DRAIN: Duration = Duration::from_secs(2);
 /// What is kept of rsync's messages.
@@ -77,8 +79,15 @@ pub struct Fetcher {
     ssh: SshSettings,
     local: LocalModules,
     bandwidth: Arc<Bandwidth>,
-    without_xxh128: Mutex<HashSet<HostAddress>>,
-    with_xxh128: Mutex<HashSet<HostAddress>>,
+    xxh128: Mutex<HashMap<HostAddress, Xxh128>>,
+}
+
+/// Whether a host's rsync knows the digest.
+#[derive(Debug, Clone, Copy)]
+enum Xxh128 {
+    Known,
+    /// Seen then; it may have been a line that broke just as it began.
+    Unknown(Instant),
 }
 
 /// What a session brings, as rsync is told.
@@ -122,8 +131,7 @@ impl Fetcher {
             ssh: settings.ssh.clone(),
             local: settings.local_modules.clone(),
             bandwidth,
-            without_xxh128: Mutex::default(),
-            with_xxh128: Mutex::default(),
+            xxh128: Mutex::default(),
         }
     }
 
@@ -137,7 +145,7 @@ impl Fetcher {
             ContentKind::Directory => Shape::Directory,
         };
         let load = Load { shape, largest_bytes: errand.content.size_bytes };
-        let found = incoming.prepare([&errand.source.path]).await;
+        let found = incoming.prepare(Some(arguments::names([&errand.source.path]))).await;
         let found = found.map_err(|error| Failure::store("the transfer's folder", &error))?;
         let (fetched, failure) = self.session(incoming, errand, load, found).await?;
         failure.map_or(Ok(fetched), Err)
@@ -157,7 +165,7 @@ impl Fetcher {
         largest_bytes: u64,
     ) -> Result<(Fetched, Option<Failure>), Failure> {
         let load = Load { shape: Shape::Files, largest_bytes };
-        let found = incoming.prepare(paths.iter().copied()).await;
+        let found = incoming.prepare(Some(arguments::names(paths.iter().copied()))).await;
         let found = found.map_err(|error| Failure::store("the batch's folder", &error))?;
         self.session(incoming, errand, load, found).await
     }
@@ -175,27 +183,28 @@ impl Fetcher {
         progress.reached(found.bytes);
         progress.stored(found.allocated_bytes);
         let started = Instant::now();
-        let known = |hosts: &Mutex<HashSet<HostAddress>>| {
-            hosts.lock().unwrap_or_else(PoisonError::into_inner).contains(&source.address)
+        let known = self.xxh128.lock().unwrap_or_else(PoisonError::into_inner).get(&source.address).copied();
+        let remember = |xxh128: Xxh128| {
+            self.xxh128.lock().unwrap_or_else(PoisonError::into_inner).insert(source.address.clone(), xxh128);
         };
-        let remember = |hosts: &Mutex<HashSet<HostAddress>>| {
-            hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(source.address.clone());
+        let first = match known {
+            Some(Xxh128::Unknown(since)) if since.elapsed() < ASK_FOR_XXH128_AGAIN => Checksum::Negotiated,
+            _ => Checksum::Xxh128,
         };
-        let first = if known(&self.without_xxh128) { Checksum::Negotiated } else { Checksum::Xxh128 };
         let mut run = self.run(incoming, errand, load, found, first).await?;
         let succeeded = |run: &Run| matches!(&run.end, Some(End::Exit(status)) if status.success());
         if first == Checksum::Xxh128 {
             if succeeded(&run) {
-                remember(&self.with_xxh128);
+                remember(Xxh128::Known);
             } else if run.may_be_old_daemon()
                 // A line that broke in the middle says nothing of the daemon.
-                && !known(&self.with_xxh128)
+                && !matches!(known, Some(Xxh128::Known))
                 && incoming.here().await.bytes == found.bytes
             {
                 let second = self.run(incoming, errand, load, found, Checksum::Negotiated).await?;
                 if succeeded(&second) {
                     tracing::info!(host = %source.address, "its rsync does not know xxh128; digests are made by reading");
-                    remember(&self.without_xxh128);
+                    remember(Xxh128::Unknown(Instant::now()));
                 }
                 run = second;
                 run.digests.clear();

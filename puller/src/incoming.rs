@@ -14,14 +14,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use longshore_core::{JobId, RelativePath};
+use longshore_core::JobId;
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Pid, Signal, getpgid, getpgrp, kill_process_group},
 };
 
 use crate::{
-    rsync::{arguments, process::GRACE},
+    rsync::process::GRACE,
     store::{self, FILES, MANIFEST, NEW_MANIFEST, Store},
 };
 
@@ -137,15 +137,15 @@ impl Incoming {
         self.folder.join("names")
     }
 
-    /// Prepares a fetch of `paths`, and tells what an earlier one left. The folder's age is that of its last fetch.
+    /// Prepares a fetch, by rsync with what it is to find in `names`, and tells what an earlier one left. The folder's age is that
+    /// of its last fetch.
     ///
     /// # Errors
     /// The file system's.
-    pub async fn prepare<'a>(&self, paths: impl IntoIterator<Item = &'a RelativePath>) -> io::Result<Size> {
-        let (folder, backup, file, names) =
-            (self.lock.try_clone()?, self.backup(), self.names(), arguments::names(paths));
+    pub async fn prepare(&self, names: Option<Vec<u8>>) -> io::Result<Size> {
+        let (folder, backup, file) = (self.lock.try_clone()?, self.backup(), self.names());
         on_disk(move || {
-            fs::write(file, names)?;
+            names.map_or(Ok(()), |names| fs::write(file, names))?;
             as_good_if_there(store::make_folder(&backup))?;
             // Ours, of a transfer that was ended before its backup had its name.
             [MANIFEST, NEW_MANIFEST, FILES].iter().try_for_each(|name| store::remove_all(&backup.join(name)))?;
@@ -169,12 +169,13 @@ impl Incoming {
         on_disk(move || Ok(Size::below(&backup))).await.unwrap_or_default()
     }
 
-    /// Leaves the folder, whose backup has its name, to later transfers.
+    /// Leaves the folder, of which nothing is needed any more, to later transfers. Blocking.
     ///
     /// # Errors
     /// The file system's.
     pub fn retire(self, store: &Store) -> io::Result<()> {
-        if fs::exists(self.backup())? { self.remove() } else { store.spare().keep(&self.folder) }
+        store::remove_all(&self.backup())?;
+        store.spare().keep(&self.folder, &self.lock)
     }
 
     /// Removes the folder and everything in it.
@@ -195,7 +196,7 @@ pub(crate) async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result
 }
 
 /// That a folder is there already is as good as having made it.
-fn as_good_if_there(made: io::Result<()>) -> io::Result<()> {
+pub(crate) fn as_good_if_there(made: io::Result<()>) -> io::Result<()> {
     match made {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
@@ -320,5 +321,19 @@ mod tests {
         Incoming::open(&store, job).await.unwrap();
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+
+    #[test]
+    fn a_folder_left_to_the_next_transfer_is_not_locked_though_a_child_has_its_handle() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &NodeId::new("1").unwrap(), true).unwrap();
+        let first = Incoming::open_new(&store, JobId::fresh()).unwrap().unwrap();
+        let (inode, _child) = (first.lock.metadata().unwrap().ino(), first.lock().unwrap());
+        first.make_backup().unwrap();
+        fs::write(first.backup().join("part"), "of the first").unwrap();
+        first.retire(&store).unwrap();
+        let second = Incoming::open_new(&store, JobId::fresh()).unwrap().unwrap();
+        assert_eq!(second.lock.metadata().unwrap().ino(), inode);
+        assert!(!second.backup().exists());
     }
 }

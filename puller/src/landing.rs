@@ -99,7 +99,7 @@ impl Carrier {
             for Brought { incoming, .. } in backups {
                 let job = incoming.job();
                 if let Err(error) = incoming.retire(&store) {
-                    tracing::warn!(%job, %error, "the transfer's folder could not be removed; the sweep does it");
+                    tracing::warn!(%job, %error, "the transfer's folder could not be left to others; the sweep removes it");
                 }
             }
         });

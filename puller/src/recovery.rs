@@ -1,6 +1,6 @@
 //! What a start does about what the process before it left, and what is swept later.
 //!
-//! A transfer's folder is removed after its job was settled. So a folder whose backup has its final name belongs to a job
+//! A transfer's folder is left to others after its job was settled. So a folder whose backup has its final name belongs to a job
 //! of which it is not known whether its report was written: the queue is asked with that very report, which answers "already"
 //! to a repetition, and "lost" when another node has the job, and then the copy here moves to `.superseded/`.
 
@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::join_all;
 use longshore_core::{
     JobId, Millis, ReasonCode, RelativePath,
     queue::{Lease, Settled},
@@ -30,18 +31,24 @@ use crate::{
 pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
     node.queue.know(&node.settings.queues).await?;
     let left = left(&node.store).await;
+    let mut partial = Vec::new();
     for job in left.jobs {
         match published(&node.store, job).await {
             Ok(Some(place)) => settle_published(node, job, &place).await?,
-            Ok(None) => {}
+            Ok(None) => partial.push(job),
             Err(error) => tracing::error!(%job, %error, "a left transfer could not be looked at"),
         }
     }
-    for batch in left.batches {
-        // Sessions that go on without their puller are ended.
-        let opened = Incoming::open_batch(&node.store, batch).await.map(Some);
-        remove(opened, "batch", batch).await;
-    }
+    // What goes on without its puller is ended: nobody may come back for it, and no room is promised to it.
+    let ended = partial.into_iter().map(async |job| {
+        if let Err(error) = Incoming::open(&node.store, job).await {
+            tracing::error!(%job, %error, "a left transfer could not be ended");
+        }
+    });
+    let removed = left.batches.into_iter().map(async |batch| {
+        remove(Incoming::open_batch(&node.store, batch).await.map(Some), "batch", batch).await;
+    });
+    futures_util::join!(join_all(ended), join_all(removed));
     let reason = Reason::new(ReasonCode::TransferFailed, "the puller was ended in the middle of the transfer");
     for held in node.queue.leases().await? {
         if held.node_id == node.settings.node_id && !node.is_running(held.job) {

@@ -2,30 +2,38 @@
 //! ext4 without a journal looks at every inode that was freed lately (measured: a third of what a puller did for a small file).
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use longshore_core::JobId;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use crate::store;
 
-/// As many as may be taken at once, by two batches.
-const MOST: usize = 128;
+/// More than the usual batches need at once, each a folder for each of its jobs. One takes two inodes and two blocks.
+const MOST: usize = 1024;
 
 /// The folders of one store. Blocking.
 #[derive(Debug)]
 pub struct SpareFolders {
     folder: PathBuf,
-    free: Mutex<Vec<PathBuf>>,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug)]
+struct Free {
+    folders: Vec<PathBuf>,
+    /// None, where the file system can't rename without replacing.
+    most: usize,
 }
 
 impl SpareFolders {
     /// Those in `folder`, where none is yet.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, free: Mutex::default() }
+        Self { folder, free: Mutex::new(Free { folders: Vec::new(), most: MOST }) }
     }
 
     /// Makes `folder`, of a spare one if there is one.
@@ -33,36 +41,47 @@ impl SpareFolders {
     /// # Errors
     /// `AlreadyExists` when something has that name; else the file system's.
     pub fn make(&self, folder: &Path) -> io::Result<()> {
-        let spare = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = self.free().folders.pop();
         let Some(spare) = spare else { return store::make_folder(folder) };
         // Never in place of one that is there, be it empty: somebody may hold its lock.
         match renameat_with(CWD, &spare, CWD, folder, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::EXIST) => {
-                self.free.lock().unwrap_or_else(PoisonError::into_inner).push(spare);
+                self.free().folders.push(spare);
                 Err(io::ErrorKind::AlreadyExists.into())
             }
-            Err(_) => {
+            Err(error) => {
+                if matches!(error, rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) {
+                    self.free().most = 0;
+                }
                 let _ = store::remove_all(&spare);
                 store::make_folder(folder)
             }
         }
     }
 
-    /// Takes `folder`, in which nothing is of use any more but what the next transfer writes anew.
+    /// Takes `folder`, in which nothing is of use any more but what the next transfer writes anew, and frees its `lock`; where it
+    /// can't be taken, it is removed.
     ///
     /// # Errors
     /// The file system's; it is still where it was then.
-    pub fn keep(&self, folder: &Path) -> io::Result<()> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() >= MOST {
-            drop(free);
+    pub fn keep(&self, folder: &Path, lock: &File) -> io::Result<()> {
+        let is_wanted = {
+            let free = self.free();
+            free.folders.len() < free.most
+        };
+        let spare = self.folder.join(JobId::fresh().to_string());
+        if !is_wanted || fs::rename(folder, &spare).is_err() {
             return store::remove_all(folder);
         }
-        let spare = self.folder.join(JobId::fresh().to_string());
-        fs::rename(folder, &spare)?;
-        free.push(spare);
+        // For all who have this handle, such as a child that is being started just now. Else the next transfer would find it locked.
+        flock(lock, FlockOperation::Unlock)?;
+        self.free().folders.push(spare);
         Ok(())
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,6 +92,10 @@ mod tests {
 
     use super::*;
 
+    fn keep(spare: &SpareFolders, folder: &Path) {
+        spare.keep(folder, &File::open(folder).unwrap()).unwrap();
+    }
+
     #[test]
     fn a_folder_is_used_again_and_never_put_in_place_of_another() {
         let folder = tempfile::tempdir().unwrap();
@@ -80,12 +103,12 @@ mod tests {
         let spare = SpareFolders::new(folder.path().to_owned());
         spare.make(&one).unwrap();
         let inode = fs::metadata(&one).unwrap().ino();
-        spare.keep(&one).unwrap();
+        keep(&spare, &one);
         assert!(!one.exists());
         spare.make(&two).unwrap();
         assert_eq!(fs::metadata(&two).unwrap().ino(), inode);
         spare.make(&one).unwrap();
-        spare.keep(&one).unwrap();
+        keep(&spare, &one);
         assert_eq!(spare.make(&two).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::metadata(&two).unwrap().ino(), inode);
         spare.make(&one).unwrap();
@@ -99,9 +122,21 @@ mod tests {
         for number in 0..MOST + 3 {
             let made = folder.path().join(number.to_string());
             fs::create_dir(&made).unwrap();
-            spare.keep(&made).unwrap();
+            keep(&spare, &made);
             assert!(!made.exists());
         }
         assert_eq!(fs::read_dir(folder.path().join("spare")).unwrap().count(), MOST);
+    }
+
+    #[test]
+    fn without_a_place_for_it_a_folder_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let spare = SpareFolders::new(folder.path().join("missing"));
+        let made = folder.path().join("made");
+        spare.make(&made).unwrap();
+        fs::write(made.join("names"), "").unwrap();
+        keep(&spare, &made);
+        assert!(!made.exists());
+        spare.make(&made).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 //! after a kill at any step, because each step leaves the disk and the queue such that the next owner of the job can go on or
 //! begin anew:
 //!
-//! fetch → verify → manifest → commit (fence) → rename → settle (fence, report) → remove the transfer's folder
+//! fetch → verify → manifest → commit (fence) → rename → settle (fence, report) → leave the transfer's folder to others
 //!
 //! The transfer's folder outlives the rename: while it is there, a start of this node asks the queue about the job
 //! ([`crate::recovery`]).
@@ -53,6 +53,16 @@ pub struct Taken {
     pub lease: Lease,
     /// Shown in the heartbeat.
     pub progress: Arc<Progress>,
+}
+
+/// The node's disk, when a transfer failed for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disk {
+    Fine,
+    /// At its reserve.
+    Full,
+    /// Not even a few bytes.
+    TakesNothing,
 }
 
 /// Works on what one claim brought until it is over. `ending` ends the transfers and gives the jobs back.
@@ -135,12 +145,20 @@ async fn conclude(node: &Node, results: Vec<(&Worker<'_>, Result<Brought, Failur
 }
 
 async fn fail_all<'a>(node: &Node, failed: Vec<(&'a Worker<'a>, Failure)>) {
-    // Looked at before any of them gives up what it has here.
+    // Looked at once for all of them, and before any gives up what it has here.
     let blames_disk = |(_, failure): &(_, Failure)| matches!(failure.class, Class::NodeRests | Class::NodeUnfit);
-    let is_full = failed.iter().any(blames_disk) && node.is_full().await;
+    let disk = if !failed.iter().any(blames_disk) {
+        Disk::Fine
+    } else if node.is_full().await {
+        Disk::Full
+    } else if node.can_store().await {
+        Disk::Fine
+    } else {
+        Disk::TakesNothing
+    };
     let all = failed.into_iter();
     let each = all.map(|(worker, failure)| async move {
-        worker.fail(failure, is_full).instrument(worker.span.clone()).await;
+        worker.fail(failure, disk).instrument(worker.span.clone()).await;
         worker.is_over.store(true, Relaxed);
     });
     join_all(each.map(FutureExt::boxed)).await;
@@ -160,11 +178,11 @@ async fn land<'a>(
     let length = node.settings.lease.duration();
     let asked = landing.iter().map(|(worker, _)| worker.insist("commit", || node.queue.commit(worker.lease(), length)));
     let held = join_all(asked).await;
-    let (mut ours, mut failed) = (Vec::with_capacity(landing.len()), Vec::new());
+    let (mut ours, mut lost, mut failed) = (Vec::with_capacity(landing.len()), Vec::new(), Vec::new());
     for ((worker, brought), held) in landing.into_iter().zip(held) {
         match held {
             Some(Held::Yours) => ours.push((worker, brought)),
-            Some(Held::Lost) => worker.superseded(brought, "before its backup was published").await,
+            Some(Held::Lost) => lost.push((worker, brought)),
             None => {}
         }
     }
@@ -183,6 +201,9 @@ async fn land<'a>(
     });
     let settled = join_all(asked).await;
     step::reached("puller.settled");
+    for (worker, brought) in lost {
+        worker.superseded(brought, "before its backup was published").await;
+    }
     let mut done = Vec::with_capacity(named.len());
     for ((worker, brought), settled) in named.into_iter().zip(settled) {
         match settled {
@@ -262,7 +283,7 @@ impl<'a> Worker<'a> {
     /// Fetches it alone.
     async fn bring(&self, stop: &CancellationToken) -> Result<Brought, Failure> {
         let Task { job, turn, progress } = self.task;
-        if stop.is_cancelled() {
+        if stop.is_cancelled() || self.lost.is_cancelled() {
             return Err(Failure::ended());
         }
         if turn.attempts > self.node.settings.retry.saturating_add(MOST_KILLED) {
@@ -294,9 +315,8 @@ impl<'a> Worker<'a> {
         self.node.carrier.superseded(brought).await;
     }
 
-    /// Decides what becomes of a job whose transfer failed: the one place where a failure is logged. `is_full` says whether the disk was
-    /// at its reserve then.
-    async fn fail(&self, failure: Failure, is_full: bool) {
+    /// Decides what becomes of a job whose transfer failed: the one place where a failure is logged. `disk` is how the node's was then.
+    async fn fail(&self, failure: Failure, disk: Disk) {
         let (node, lease) = (self.node, self.lease());
         if self.lost.is_cancelled() {
             tracing::warn!("the lease was lost during the transfer; another node has the job");
@@ -310,12 +330,12 @@ impl<'a> Worker<'a> {
         node.failed_with(format!("{} of {}: {}", lease.job.id, lease.job.key(), failure.reason));
         if matches!(failure.class, Class::NodeRests | Class::NodeUnfit) {
             node.rest();
-            if is_full {
+            if disk == Disk::Full {
                 // A partial on a full disk would keep the node paused for nothing.
                 node.carrier.discard(&lease.job).await;
             }
             // A disk that is full, or takes nothing even without this job's bytes, must not bring the job nearer to its end.
-            if failure.class == Class::NodeUnfit || is_full || !node.can_store().await {
+            if failure.class == Class::NodeUnfit || disk != Disk::Fine {
                 return self.give_back(&failure.reason).await;
             }
         }

@@ -310,6 +310,7 @@ mod tests {
         let source = source(Transport::RsyncDaemon, "x");
         let line = build(&wanted(&source), &rsync, &SshSettings::default(), &LocalModules::new()).unwrap();
         assert_eq!(line.environment["RSYNC_PASSWORD"], "hush");
+        assert_eq!(line.environment["OPENSSL_CONF"], "/dev/null");
         assert!(line.arguments.iter().all(|word| !word.to_string_lossy().contains("hush")));
         assert!(line.arguments.iter().any(|word| word == "rsync://puller@[fe80::1]:8730/backup/"));
     }

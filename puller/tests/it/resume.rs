@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use longshore_core::Outcome;
+use longshore_core::{Outcome, ReasonCode, report::Reason};
 use longshore_tests::wait_until;
 
 use crate::cluster::{Cluster, Configured, Puller, SOON, bytes, incoming, place};
@@ -64,4 +64,25 @@ async fn what_is_left_of_a_transfer_goes_when_another_node_has_stored_the_job() 
     drop(other);
     let _again = config.start(&[]);
     wait_until("nothing is left", SOON, async || incoming(&left).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_left_rsync_is_ended_though_another_node_has_stored_its_job() {
+    let cluster = Cluster::start();
+    let config = cluster.configure("1", "", "[rsync]\nbwlimit = \"64KiB\"");
+    let job = cluster.offer_file("big.xb", SIZE, 5).await;
+    let puller = config.start(&[]);
+    let left = puller.store.clone();
+    let partial = left.join(".incoming").join(job.id.to_string()).join("backup/big.xb");
+    wait_until("it runs", SOON, async || fs::metadata(&partial).is_ok_and(|found| found.len() > 0)).await;
+    puller.kill().await;
+    let reason = Reason::new(ReasonCode::TransferFailed, "test");
+    let held = cluster.queue.leases().await.unwrap().remove(0);
+    cluster.queue.put_back(&held, &reason).await.unwrap();
+    let other = cluster.puller("2");
+    assert_eq!(cluster.report_of(&job).await.node_id.unwrap().as_str(), "2");
+    drop(other);
+    let again = config.start(&[]);
+    wait_until("nothing is left", SOON, async || incoming(&left).is_empty()).await;
+    assert!(again.log().contains("ending a transfer that its puller left behind"));
 }
