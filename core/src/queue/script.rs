@@ -44,7 +44,7 @@ scripts! {
     REPORT = "report.lua" after [KEYS, ENDING];
     PEEK = "peek.lua" after [KEYS];
     ADMIT = "admit.lua" after [KEYS, INDEX, PLACE, ENDING];
-    CLAIM = "claim.lua" after [KEYS, HOST, ASK, TAKE, USUAL, INDEX, ASIDE, SHARE, CHOOSE, OVERDUE];
+    CLAIM = "claim.lua" after [KEYS, HOST, ASK, TAKE, USUAL, SHARE, INDEX, ASIDE, CHOOSE, OVERDUE];
     RENEW = "renew.lua" after [KEYS, INDEX, ASIDE, LEASE];
     SETTLE = "settle.lua" after [KEYS, INDEX, HOST, ASIDE, LEASE, ENDING];
     RETRY = "retry.lua" after [KEYS, INDEX, ASIDE, LEASE];

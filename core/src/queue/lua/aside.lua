@@ -21,7 +21,7 @@ local function put_back(host)
   local lanes = call('SPOP', aside_key(host), MOST_PUT_BACK)
   for _, lane in ipairs(lanes) do
     local queue, class, source = lane:match('^([^/]*)/(%d+)/(.*)$')
-    local first = call('ZRANGE', lane_key(queue, class, source), 0, 0, 'WITHSCORES')[2]
+    local first = call('ZRANGE', lane_key(queue, class, source), '0', '0', 'WITHSCORES')[2]
     if first then
       show_lane(queue, class, source, first)
     end

@@ -21,7 +21,7 @@
 -- `levels`, `said`, `yields_to`, `request`, `jobs`; the node's `pace` and `largest` job lately, `turn`; and a reservation:
 -- `reserved` (a job), `reserved_until`. PACE has the nodes that asked lately by their pace: bytes given / weight.
 --
--- Its parts are in claim/: ask, take, usual, and for what is rarer share (weights), choose (levels, fit, hosts), overdue (promises,
+-- Its parts are in claim/: ask, take, usual, share (weights), and for what is rarer choose (levels, fit, hosts), overdue (promises,
 -- reservations).
 
 -- Timers that have run out are acted on a few at a time, by whoever asks.
@@ -81,9 +81,10 @@ end
 local ready, met_busy, any_head, yields_to = false, false, false, nil
 for number = 1, levels do
   local level = level_at(number)
-  local all_wanted_by, chosen, busy = all_wanted_by(level.queue), nil, nil
+  local has_head, chosen, busy = call('EXISTS', classes_key(level.queue)) == 1, nil, nil
+  local all_wanted_by = has_head and all_wanted_by(level.queue) or nil
   yields_to = all_wanted_by or yields_to
-  if room > 0 and not all_wanted_by and (number == 1 or call('EXISTS', due_key(level.queue)) == 1) then
+  if room > 0 and has_head and not all_wanted_by then
     chosen, busy = choose(level, 0)
   end
   local by = chosen and wanted_by(level.queue, chosen.bytes, chosen.files)
@@ -99,8 +100,8 @@ for number = 1, levels do
     return {'again'}
   end
   met_busy = met_busy or busy
-  any_head = any_head or call('EXISTS', classes_key(level.queue)) == 1
-  ready = ready or any_head or call('EXISTS', due_key(level.queue)) == 1
+  any_head = any_head or has_head
+  ready = ready or has_head or call('EXISTS', due_key(level.queue)) == 1
 end
 if not ready then
   return nothing('empty')

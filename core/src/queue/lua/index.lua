@@ -27,7 +27,7 @@ end
 
 -- The class's first head, or its absence, becomes known to its queue.
 local function refresh_class(queue, class)
-  local head = call('ZRANGE', heads_key(queue, class), 0, 0, 'WITHSCORES')
+  local head = call('ZRANGE', heads_key(queue, class), '0', '0', 'WITHSCORES')
   if head[1] then
     call('ZADD', classes_key(queue), head[2], class)
   else
@@ -70,6 +70,6 @@ local function remove_ready(job)
   end
   call('ZREM', due_key(job.queue), job.id)
   count_bytes(job.queue, '-', job.size)
-  refresh_lane(job.queue, job.class, source, call('ZRANGE', lane, 0, 0, 'WITHSCORES')[2])
+  refresh_lane(job.queue, job.class, source, call('ZRANGE', lane, '0', '0', 'WITHSCORES')[2])
   return true
 end

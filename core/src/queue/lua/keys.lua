@@ -2,7 +2,8 @@
 
 local call = redis.call
 
--- Redis prints 14 digits of a Lua number, a time in microseconds has 16: numbers become text here, never by themselves.
+-- Redis prints 14 digits of a Lua number, a time in microseconds has 16: numbers become text here, never by themselves. Constants
+-- are written as text where they are arguments: printing a number costs as much as a small command.
 local function digits(number)
   return string.format('%.0f', number)
 end

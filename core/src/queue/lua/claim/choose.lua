@@ -4,7 +4,7 @@
 local MOST_ASIDE = 24
 -- In the class of the room itself some jobs fit and some don't: so many of the oldest sources, and as many at random, are
 -- looked at, and of each so many jobs. What fits is found sooner or later, whatever stands before it.
-local BOUNDARY_SOURCES, BOUNDARY_JOBS = 5, 12
+local BOUNDARY_SOURCES, BOUNDARY_JOBS = 4, 8
 
 local aside = 0
 -- A source whose host may be asked now; otherwise it is put aside.
@@ -70,7 +70,7 @@ local function choose(level, above)
     for _, class in ipairs(call('ZRANGE', classes_key(level.queue), 0, last)) do
       local number = tonumber(class)
       if number > above and number <= room_class and not seen[class] then
-        local head = call('ZRANGE', heads_key(level.queue, class), 0, 1, 'WITHSCORES')
+        local head = call('ZRANGE', heads_key(level.queue, class), '0', '1', 'WITHSCORES')
         if at_boundary and at_boundary.first < tonumber(head[2]) then
           return at_boundary
         end

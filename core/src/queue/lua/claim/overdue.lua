@@ -25,7 +25,7 @@ local function take_found(chosen)
   local queue, class, source = chosen.level.queue, chosen.class, chosen.source
   local lane = lane_key(queue, class, source)
   call('ZREM', lane, chosen.member)
-  refresh_lane(queue, class, source, call('ZRANGE', lane, 0, 0, 'WITHSCORES')[2])
+  refresh_lane(queue, class, source, call('ZRANGE', lane, '0', '0', 'WITHSCORES')[2])
   return give(chosen, {chosen.member}, chosen.bytes, chosen.files)
 end
 

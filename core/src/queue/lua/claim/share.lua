@@ -5,7 +5,7 @@ local ASKING, GONE = 1000000, 60000000
 -- A node that was away, or drained, or is new, starts at the lowest pace of those who are there: it is owed nothing for that
 -- time; nor is one that found nothing to fit, and its pace is nobody's measure. One whose weight has changed keeps its lead over them in bytes.
 local function take_up(away, old_weight)
-  local nodes = call('ZRANGE', PACE, 0, MOST_BEHIND - 1, 'WITHSCORES')
+  local nodes = call('ZRANGE', PACE, '0', MOST_BEHIND, 'WITHSCORES')
   for i = 1, #nodes, 2 do
     local other = nodes[i] ~= node and call('HMGET', node_key(nodes[i]), 'asked', 'said')
     if other and tonumber(other[1] or 0) > now - BACK and other[2] ~= 'room' then
@@ -59,8 +59,13 @@ local function all_wanted_by(queue)
   if not nth_waiting(1) then
     return nil
   end
+  -- Mostly one of them takes whatever this node could.
+  local by = wanted_by(queue, room, inodes)
+  if by then
+    return by
+  end
   local bytes = 0
-  for _, class in ipairs(call('ZRANGE', classes_key(queue), 0, -1)) do
+  for _, class in ipairs(call('ZRANGE', classes_key(queue), '0', '-1')) do
     bytes = math.max(bytes, 2 ^ (class + 1))
   end
   if bytes == 0 then
@@ -80,4 +85,26 @@ local function largest_room(queue)
     other = nth_waiting(n)
   end
   return most
+end
+
+-- Mostly one of them asks for the same levels and could take whatever this one could: then nothing else needs a look.
+local function yields_at_once()
+  local n, other = 1, nth_waiting(1)
+  while other and (other.levels ~= ARGV[13] or other.room < room or other.inodes < inodes) do
+    n = n + 1
+    other = nth_waiting(n)
+  end
+  if other then
+    for number = 1, levels do
+      if call('EXISTS', classes_key(level_at(number).queue)) == 1 then
+        return other.name
+      end
+    end
+  end
+end
+if room > 0 and not is_reserved and not comes_first(TIMERS) then
+  local name = yields_at_once()
+  if name then
+    return nothing('yields', name)
+  end
 end

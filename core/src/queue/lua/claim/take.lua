@@ -47,14 +47,14 @@ local function give(chosen, picked, bytes, files)
     local job = call('HMGET', job_key(id), 'revision', 'attempts', 'admitted', 'size', 'batch')
     local last, attempts = tonumber(job[1]), tonumber(job[2])
     if last and attempts and tonumber(job[3]) and tonumber(job[4]) then
-      local revision = last < now and now_text or digits(last + 1)
+      local revision, more = last < now and now_text or digits(last + 1), tostring(attempts + 1)
       call('HSET', job_key(id), 'state', 'leased', 'node', node, 'revision', revision, 'request', request,
-        'attempts', attempts + 1)
+        'attempts', more)
       if job[5] then
         call('HDEL', job_key(id), 'batch')
       end
       call('ZADD', LEASES, expires, id)
-      answer(reply, id, revision, tostring(attempts + 1), expires, job[3], queue)
+      answer(reply, id, revision, more, expires, job[3], queue)
       -- Of one job as it is written: sizes beyond what a number holds are possible.
       waited = #picked == 1 and job[4] or waited + job[4]
     elseif call('EXISTS', job_key(id)) == 1 then

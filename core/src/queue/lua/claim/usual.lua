@@ -5,7 +5,7 @@
 -- gains in evenness.
 local AHEAD_JOBS = 2
 -- Nodes behind that are looked at.
-local MOST_BEHIND = 8
+local MOST_BEHIND = '8'
 -- Who did not ask for this long is taken up at the others' pace when it comes back.
 local BACK = 2000000
 
@@ -18,7 +18,7 @@ end
 local names
 local function find_behind()
   local line = pace - AHEAD_JOBS * largest / weight
-  names = line > 0 and call('ZRANGEBYSCORE', PACE, '-inf', '(' .. exact(line), 'LIMIT', 0, MOST_BEHIND) or {}
+  names = line > 0 and call('ZRANGEBYSCORE', PACE, '-inf', '(' .. exact(line), 'LIMIT', '0', MOST_BEHIND) or {}
   return names[1]
 end
 
@@ -33,8 +33,8 @@ end
 -- Whether the first job of the source's lane fits: it is chosen then. Nil when the lane is empty.
 local function first_fits(chosen, next_head)
   -- No more than one job of a class that has nothing small enough for a batch of two.
-  local most = 2 ^ (chosen.class + 1) > tonumber(ARGV[12]) and tonumber(chosen.class) > 20 and 1 or batch_jobs
-  local lane = call('ZRANGE', lane_key(chosen.level.queue, chosen.class, chosen.source), 0, most, 'WITHSCORES')
+  local most = 2 ^ (chosen.class + 1) > tonumber(ARGV[12]) and tonumber(chosen.class) > 20 and '1' or ARGV[11]
+  local lane = call('ZRANGE', lane_key(chosen.level.queue, chosen.class, chosen.source), '0', most, 'WITHSCORES')
   if not lane[1] then
     return nil
   end
@@ -66,9 +66,9 @@ if room > 0 and turn_level and not away and old_weight == weight and not is_rese
   and not comes_first(due_key(turn_level.queue)) then
   for number = 1, levels do
     local level = level_at(number)
-    local class = call('ZRANGE', classes_key(level.queue), 0, 0)[1]
+    local class = call('ZRANGE', classes_key(level.queue), '0', '0')[1]
     if class then
-      local head = call('ZRANGE', heads_key(level.queue, class), 0, 1, 'WITHSCORES')
+      local head = call('ZRANGE', heads_key(level.queue, class), '0', '1', 'WITHSCORES')
       local chosen, free = source_at(level, class, head[1])
       if not free and first_fits(chosen, head[4]) then
         return take(chosen)
