@@ -40,14 +40,8 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
         }
     }
     // What goes on without its puller is ended: nobody may come back for it, and no room is promised to it.
-    let ended = partial.into_iter().map(async |job| {
-        if let Err(error) = Incoming::open(&node.store, job).await {
-            tracing::error!(%job, %error, "a left transfer could not be ended");
-        }
-    });
-    let removed = left.batches.into_iter().map(async |batch| {
-        remove(Incoming::open_batch(&node.store, batch).await.map(Some), "batch", batch).await;
-    });
+    let ended = partial.into_iter().map(|job| end_left(&node.store, job));
+    let removed = left.batches.into_iter().map(|batch| remove_batch(&node.store, batch));
     futures_util::join!(join_all(ended), join_all(removed));
     let reason = Reason::new(ReasonCode::TransferFailed, "the puller was ended in the middle of the transfer");
     for held in node.queue.leases().await? {
@@ -57,6 +51,16 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), LinkError> {
         }
     }
     Ok(())
+}
+
+async fn end_left(store: &Arc<Store>, job: JobId) {
+    if let Err(error) = Incoming::open(store, job).await {
+        tracing::error!(%job, %error, "a left transfer could not be ended");
+    }
+}
+
+async fn remove_batch(store: &Arc<Store>, batch: JobId) {
+    remove(Incoming::open_batch(store, batch).await.map(Some), "batch", batch).await;
 }
 
 /// Removes transfers' folders that nobody has come back to for `stale_after`, those of jobs that another node has ended, and those

@@ -156,7 +156,12 @@ pub(super) async fn node(context: &Context, set: &NodeSet) -> Result<Exit, Failu
         }
     };
     let shut = policies.iter().find_map(|policy| policy.closed.nodes.get(&id));
-    tell(context, &rule, &node["registered"], of_file, shut, &policies, Some(&id))
+    let exit = tell(context, &rule, &node["registered"], of_file, shut, &policies, Some(&id))?;
+    if node["beat"].is_null() && !context.json {
+        let text = format!("node {id} was never heard of; `longshore nodes` shows those that were");
+        show::lines(&show::note(&text))?;
+    }
+    Ok(exit)
 }
 
 pub(super) async fn queue(context: &Context, set: &QueueSet) -> Result<Exit, Failure> {

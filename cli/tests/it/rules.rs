@@ -40,6 +40,9 @@ async fn a_node_obeys_its_bandwidth_at_once_and_a_second_one_takes_over_while_it
     let shown = site.run(&["nodes", "set", "n1", "--unset", "bandwidth"]).await.ended(0);
     assert!(shown.out.contains("unlimited"), "{}", shown.out);
     assert_eq!(site.beat("n1").await.bandwidth, None);
+    let misspelt = site.run(&["nodes", "set", "n11", "--weight", "1"]).await.ended(0);
+    assert!(misspelt.out.contains("node n11 was never heard of"), "{}", misspelt.out);
+    assert!(!set.out.contains("never heard of"), "{}", set.out);
     site.offer("before").await;
     site.node_has_stored("n1", 1).await;
 

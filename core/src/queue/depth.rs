@@ -121,19 +121,22 @@ impl Queue {
         let mut command = redis::cmd("ZRANGE");
         command.arg(key("leases")).arg(0).arg(-1).arg("WITHSCORES");
         let expiries: Vec<(String, u64)> = self.query(&command).await?;
-        let looks = expiries.iter().map(async |(id, expires)| {
-            let mut command = redis::cmd("HMGET");
-            command.arg(key(&format!("job:{id}")));
-            command.arg(&["node", "queue", "host", "size", "revision", "attempts", "state"]);
-            Ok(held(id, *expires, &self.query::<Vec<Option<String>>>(&command).await?))
-        });
+        let looks = expiries.into_iter().map(|(id, expires)| self.held_lease(id, expires));
         // Side by side on one connection: a start must not wait once for each lease of the cluster.
         let leases = futures_util::stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect::<Vec<_>>().await?;
         Ok(leases.into_iter().flatten().collect())
     }
+
+    /// `None` when it ended between the two looks.
+    async fn held_lease(&self, id: String, expires: u64) -> Result<Option<HeldLease>, LinkError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(key(&format!("job:{id}")));
+        command.arg(&["node", "queue", "host", "size", "revision", "attempts", "state"]);
+        let fields: Vec<Option<String>> = self.query(&command).await?;
+        Ok(held(&id, expires, &fields))
+    }
 }
 
-/// `None` when the lease ended between the two looks.
 fn held(id: &str, expires: u64, fields: &[Option<String>]) -> Option<HeldLease> {
     let field = |at: usize| fields.get(at)?.as_deref();
     if field(6) != Some("leased") {

@@ -35,10 +35,11 @@ pub(crate) fn measure() -> anyhow::Result<()> {
 
 fn memory() -> anyhow::Result<()> {
     // Something has to keep them busy for a while: the node's limit, or rsync's own, which needs no proxy.
-    for (what, top, rsync) in [("proxied", "bandwidth = \"64MB/s\"", ""), ("direct", "", "bwlimit = \"1MiB\"")] {
+    let limits = [("proxied", "bandwidth = \"64MB/s\"", ""), ("direct", "", "bwlimit = \"1MiB\"")];
+    for (what, top, rsync) in limits {
         let large = Large::start(SLOTS, 8 << 20)?;
         let site = large.site()?;
-        let fetching = site.begin_with(usize::try_from(SLOTS)?, top, rsync)?;
+        let fetching = site.begin_with(usize::try_from(SLOTS)?, top, &format!("batch_jobs = 1\n{rsync}"))?;
         wait_until_blocking("all slots are busy", Duration::from_secs(60), || children(&fetching) as u64 >= SLOTS);
         let peak = fetching.end()?.peak_bytes as f64;
         let what = format!("64 transfers at once, {what}");

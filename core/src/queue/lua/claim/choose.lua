@@ -21,9 +21,12 @@ end
 local function choose_at_boundary(level, class)
   local function first_that_fits(members)
     for _, member in ipairs(members) do
-      local bytes, files = needs(member, 38)
-      if bytes <= room and files <= inodes then
-        return member, bytes, files
+      -- Its files are read only when its bytes fit: of hundreds of members most are too large.
+      if tonumber(member:match('^%d+', 38)) <= room then
+        local bytes, files = needs(member, 38)
+        if files <= inodes then
+          return member, bytes, files
+        end
       end
     end
   end

@@ -1,14 +1,16 @@
 //! The contract suite: every promise of the trait, on whatever back-end it is given. Each case has an empty catalog of its own.
 
+mod chains;
+
 use std::time::Duration;
 
 use longshore_catalog::{
     Bucket, Catalog, CatalogError, Chain, CountBy, Cursor, Filter, Freshness, FreshnessQuery, HostSeen, Order, Put,
     SearchQuery, SortBy, Standing, TimeSpan, Totals,
 };
-use longshore_core::{ChainPosition, JobId, Millis, Outcome, ReasonCode, Report, chain::ChainState};
+use longshore_core::{JobId, Millis, Outcome, ReasonCode, Report};
 
-use crate::samples::{DAY, HOUR, beat, chain, example, failed, key, link, stored};
+use crate::samples::{DAY, HOUR, beat, example, failed, key, stored};
 
 /// One `#[tokio::test]` for each case, on the catalog that `$open` gives (with what keeps it alive).
 macro_rules! contract_suite {
@@ -48,6 +50,8 @@ macro_rules! contract_suite {
     };
 }
 pub(crate) use contract_suite;
+
+pub(crate) use chains::*;
 
 async fn put(catalog: &dyn Catalog, reports: &[Report]) {
     let results = catalog.put(reports).await.unwrap();
@@ -316,83 +320,6 @@ pub(crate) async fn the_latest_good_is_not_a_failure(catalog: &dyn Catalog) {
     let good = stored("3306", 3);
     put(catalog, &[stored("3306", 1), good.clone(), failed("3306", 4, "no"), stored("3307", 9)]).await;
     assert_eq!(catalog.latest_good(&key("3306")).await.unwrap().unwrap().report, good);
-}
-
-pub(crate) async fn a_chain_ends_at_the_asked_time(catalog: &dyn Catalog) {
-    let first = chain("3306", 0, 3);
-    let second = chain("3306", 24, 2);
-    let alone = stored("3307", 2);
-    put(catalog, &[first.clone(), second.clone(), vec![alone.clone(), failed("3306", 2, "no")]].concat()).await;
-    let at = |hours: i64| Millis(DAY.0 + hours * HOUR);
-    let cases = [
-        (at(0), first[..1].to_vec()),
-        (at(1), first[..2].to_vec()),
-        (Millis(at(3).0 - 1), first[..3].to_vec()),
-        (at(23), first.clone()),
-        (at(24), second[..1].to_vec()),
-        (at(1000), second.clone()),
-    ];
-    for (at, expected) in cases {
-        let found = catalog.chain(&key("3306"), at).await.unwrap().unwrap();
-        assert_eq!(chain_ids(&found), ids(&expected), "at {at}");
-        assert_eq!(found.state, ChainState::Whole, "at {at}");
-        assert_eq!(found.size_bytes(), expected.iter().map(|report| report.job.size_bytes()).sum::<u64>());
-    }
-    assert_eq!(catalog.chain(&key("3306"), Millis(DAY.0 - 1)).await.unwrap(), None);
-    let found = catalog.chain(&key("3307"), at(9)).await.unwrap().unwrap();
-    assert_eq!((chain_ids(&found), found.state), (vec![alone.job.id], ChainState::Whole));
-}
-
-pub(crate) async fn a_chain_with_a_gap_is_called_broken(catalog: &dyn Catalog) {
-    let mut reports = chain("3306", 0, 4);
-    // The second increment was never stored, only reported.
-    reports[2].outcome = Outcome::Failed;
-    put(catalog, &reports).await;
-    let found = catalog.chain(&key("3306"), Millis(DAY.0 + 4 * HOUR)).await.unwrap().unwrap();
-    assert!(
-        matches!(&found.state, ChainState::Broken { why } if why.contains(&reports[2].job.id.to_string())),
-        "{found:?}"
-    );
-    assert_eq!(chain_ids(&found), [reports[0].job.id, reports[3].job.id, reports[4].job.id]);
-    // Before the gap it is whole.
-    let found = catalog.chain(&key("3306"), Millis(DAY.0 + HOUR)).await.unwrap().unwrap();
-    assert_eq!(found.state, ChainState::Whole);
-    // Without its full.
-    let without_full = chain("3307", 0, 1);
-    put(catalog, &without_full[1..]).await;
-    let found = catalog.chain(&key("3307"), Millis(DAY.0 + 9 * HOUR)).await.unwrap().unwrap();
-    assert!(matches!(found.state, ChainState::Broken { .. }));
-}
-
-pub(crate) async fn a_differential_needs_only_its_full(catalog: &dyn Catalog) {
-    let full = chain("3306", 0, 0).remove(0);
-    let mut reports = vec![full.clone()];
-    for sequence in 1..=3 {
-        let mut report = stored("3306", i64::from(sequence));
-        report.job.chain = Some(link(ChainPosition::Differential, "full-0", 0, sequence, Some(&full)));
-        reports.push(report);
-    }
-    put(catalog, &reports).await;
-    let found = catalog.chain(&key("3306"), Millis(DAY.0 + 3 * HOUR)).await.unwrap().unwrap();
-    assert_eq!(chain_ids(&found), [full.job.id, reports[3].job.id]);
-    assert_eq!(found.state, ChainState::Whole);
-}
-
-pub(crate) async fn a_seed_chain_is_put_in_order_by_time(catalog: &dyn Catalog) {
-    let mut reports = chain("3306", 0, 3);
-    for report in &mut reports {
-        let link = report.job.chain.as_mut().unwrap();
-        link.previous = None;
-        link.sequence = None;
-    }
-    // Another full of the same moment, and of another instance with the same name.
-    let other = chain("3307", 0, 2);
-    let mut shuffled = reports.clone();
-    shuffled.reverse();
-    put(catalog, &[other, shuffled].concat()).await;
-    let found = catalog.chain(&key("3306"), Millis(DAY.0 + 2 * HOUR)).await.unwrap().unwrap();
-    assert_eq!(chain_ids(&found), ids(&reports[..3]));
-    assert_eq!(found.state, ChainState::Unproven);
 }
 
 pub(crate) async fn counts_add_up(catalog: &dyn Catalog) {
