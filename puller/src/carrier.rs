@@ -143,10 +143,6 @@ impl Carrier {
 
     /// Another node has the job: what is here is moved out of the way.
     pub async fn superseded(&self, brought: Brought) {
-        if brought.is_published {
-            // Its manifest may be of an earlier lease: whose it is, the sweep asks by that ([`crate::recovery`]).
-            return;
-        }
         let place = brought.place.below(self.store.root());
         if self.set_aside_as_superseded(place, &brought.report).await {
             self.finish(vec![brought]).await;
@@ -158,23 +154,19 @@ impl Carrier {
         let (store, job, revision) = (Arc::clone(&self.store), report.job.id, report.revision);
         let moved = on_disk(move || match Store::manifest(&place) {
             Ok(manifest) if manifest.revision == revision => {
-                store.set_aside(&place, SUPERSEDED, &format!("{job}-{revision}")).map(Some)
+                let to = store.set_aside(&place, SUPERSEDED, &format!("{job}-{revision}"))?;
+                tracing::warn!(%job, to = %to.display(), "another node settled this job; our copy was moved");
+                Ok(true)
             }
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Of an earlier lease: whose it is, the sweep asks by that ([`crate::recovery`]).
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
         });
-        match moved.await {
-            Ok(None) => true,
-            Ok(Some(to)) => {
-                tracing::warn!(%job, to = %to.display(), "another node settled this job; our copy was moved");
-                true
-            }
-            Err(error) => {
-                tracing::error!(%job, %error, "a superseded backup could not be moved; tried again later");
-                false
-            }
-        }
+        moved.await.unwrap_or_else(|error| {
+            tracing::error!(%job, %error, "a superseded backup could not be moved; tried again later");
+            false
+        })
     }
 
     /// Nothing of the transfer of `job` is of use any more; unless another one works in its folder, which it is left to, or its

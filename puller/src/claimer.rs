@@ -98,13 +98,8 @@ impl<'a> Claimer<'a> {
             }
         };
         let claimed = match admitted {
-            Err(error) if error.is_transient() => Err(error),
-            // An inbox that can't be read must not keep what was admitted waiting.
-            Err(error) => {
-                self.node.failed_with(error.to_string());
-                self.claim(room, free_slots).await
-            }
             Ok(_) => self.claim(room, free_slots).await,
+            Err(error) => Err(error),
         };
         match claimed {
             Ok(next) => {
@@ -170,6 +165,12 @@ async fn admit(node: &Node) -> Result<u64, LinkError> {
     let admitted = Box::pin(node.queue.admit(&node.policy.now().levels, ADMIT_MOST)).await?;
     if admitted.reports > 0 || admitted.dead > 0 {
         tracing::warn!(refused = admitted.reports, dead = admitted.dead, "entries that are no job to fetch");
+    }
+    // It keeps no other waiting, and is told once for as long as nothing else fails.
+    if let Some(why) = admitted.unread
+        && node.failed_with(why.clone())
+    {
+        tracing::error!(%why, "an inbox can't be read");
     }
     Ok(admitted.jobs)
 }

@@ -88,6 +88,7 @@ impl Elasticsearch {
 
     /// Kills it (KILL).
     pub fn kill(&self) {
+        self.signal(Signal::KILL);
         self.end(Signal::KILL);
     }
 
@@ -173,7 +174,7 @@ impl Elasticsearch {
 
     fn signal(&self, signal: Signal) {
         if let Some(process) = self.process().as_ref() {
-            process.signal(signal);
+            process.signal_group(signal);
         }
     }
 

@@ -31,7 +31,7 @@ const USUAL_INTERVAL: Duration = Duration::from_secs(86_400);
 const INTERVALS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(400 * 86_400));
 
 /// What an admission did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Admitted {
     /// Jobs that nodes can claim now.
     pub jobs: u64,
@@ -41,6 +41,8 @@ pub struct Admitted {
     pub dead: u64,
     /// Entries of jobs that were known already.
     pub known: u64,
+    /// An inbox that could not be read, and why; the others were.
+    pub unread: Option<String>,
 }
 
 /// One parsed entry, as the script wants it.
@@ -68,18 +70,18 @@ impl Queue {
     /// Admits the oldest entries of these levels' inboxes, at most `most` in all, the first level first.
     ///
     /// # Errors
-    /// [`LinkError`], of one inbox after the others were admitted; what was admitted stays admitted.
+    /// [`LinkError`] when Redis is away; what was admitted before it stays admitted.
     pub async fn admit(&self, levels: &[Level], most: usize) -> Result<Admitted, LinkError> {
         let mut admitted = Admitted::default();
-        let (mut left, mut refused) = (most, None);
+        let mut left = most;
         for level in levels {
             match self.admit_level(level, &mut left, &mut admitted).await {
                 Err(error) if error.is_transient() => return Err(error),
-                Err(error) => refused = Some(error),
+                Err(error) => admitted.unread = Some(format!("{}: {error}", level.name)),
                 Ok(()) => {}
             }
         }
-        refused.map_or(Ok(admitted), Err)
+        Ok(admitted)
     }
 
     /// Admits at most `left` entries of one inbox.

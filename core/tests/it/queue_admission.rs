@@ -68,7 +68,7 @@ async fn a_seed_client_pushes_and_is_served() {
     push(&cluster, "level1", seed_message("success"));
     push(&cluster, "level1", seed_message("failure"));
     let admitted = cluster.queue.admit(&levels(&["level1"]), 100).await.unwrap();
-    assert_eq!(admitted, Admitted { jobs: 1, known: 1, reports: 1, dead: 0 });
+    assert_eq!(admitted, Admitted { jobs: 1, known: 1, reports: 1, dead: 0, unread: None });
 
     let lease = cluster.lease("1", &["level1"]).await;
     assert_eq!(lease.job.server_id, server_id("111111"));
@@ -123,7 +123,7 @@ async fn a_refused_job_is_reported_and_kept_and_never_claimed() {
         push(&cluster, "level1", &serde_json::to_vec(&hostile).unwrap());
     }
     let admitted = cluster.queue.admit(&levels(&["level1"]), 100).await.unwrap();
-    assert_eq!(admitted, Admitted { jobs: 0, reports: 1, dead: 1, known: 1 });
+    assert_eq!(admitted, Admitted { jobs: 0, reports: 1, dead: 1, known: 1, unread: None });
     let reports = cluster.reports().await;
     assert_eq!((reports[0].job.id, reports[0].outcome), (id, Outcome::Refused));
     assert_eq!(reports[0].reason.as_ref().unwrap().code, ReasonCode::UnsafePath);
@@ -158,8 +158,9 @@ async fn an_inbox_that_can_not_be_read_keeps_no_other_waiting() {
     let cluster = Cluster::start();
     let () = cluster.redis(&["SET", "level1", "not a list"]);
     cluster.queue.offer(&job("level2", "111111", 1)).await.unwrap();
-    let error = cluster.queue.admit(&levels(&["level1", "level2"]), 10).await.unwrap_err();
-    assert!(!error.is_transient() && error.to_string().contains("WRONGTYPE"), "{error}");
+    let admitted = cluster.queue.admit(&levels(&["level1", "level2"]), 10).await.unwrap();
+    let why = admitted.unread.unwrap();
+    assert!(admitted.jobs == 1 && why.starts_with("level1: ") && why.contains("WRONGTYPE"), "{why}");
     cluster.lease("1", &["level2"]).await;
 }
 

@@ -109,7 +109,6 @@ async fn kept_room_is_free_again_when_its_time_or_its_job_has_ended() {
     assert_eq!(peace, 600_000_000);
     // Then another is tried: the one that has most now.
     cluster.redis::<()>(&["HSET", &large, "reserve_after", "1"]);
-    cluster.redis::<()>(&["ZADD", "longshore:due:level1", "1", &jobs[0].id.to_string()]);
     leased(claim(&cluster, "1", room_of(5 * GIB, 100 * GIB)).await);
     assert_eq!(idle(claim(&cluster, "1", small).await), Idle::Reserved);
     // Someone else had room after all, new perhaps: nothing is kept for a job that no longer waits.

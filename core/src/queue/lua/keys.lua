@@ -28,7 +28,7 @@ local LEASES, TIMERS, DEAD = P .. 'leases', P .. 'timers', P .. 'dead'
 -- Bytes that wait. A size beyond all reason (a petabyte and more) is counted neither when it comes nor when it goes, and one that was
 -- damaged by hand must not stop a transition.
 local function count_bytes(queue, sign, size)
-  if #size <= 15 then
+  if size and #size <= 15 then
     redis.pcall('HINCRBY', depth_key(queue), 'bytes', sign .. size)
   end
 end

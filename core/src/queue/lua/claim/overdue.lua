@@ -34,6 +34,10 @@ local function choose_overdue(level)
   -- An overdue job that fits nowhere is offered new room first: the room of the node that has most, of those that could ever hold
   -- it, is kept for it for a while, then everyone is left in peace for a while.
   local function reserve(job, bytes, files)
+    local tries = call('HMGET', job_key(job.id), 'reserve_after', 'reserve_tries')
+    if tonumber(tries[1] or 0) > now then
+      return
+    end
     local best, most
     for _, name in ipairs(call('ZRANGE', PACE, 0, -1)) do
       local other = call('HMGET', node_key(name), 'asked', 'ceiling', 'room', 'levels', 'reserved_until', 'inodes')
@@ -51,12 +55,6 @@ local function choose_overdue(level)
         end
       end
     end
-    -- Nobody can take it now: looked at again after this, lest a few such jobs hide all others.
-    call('ZADD', due_key(level.queue), 'XX', digits(now + OVERDUE_AGAIN), job.id)
-    local tries = call('HMGET', job_key(job.id), 'reserve_after', 'reserve_tries')
-    if tonumber(tries[1] or 0) > now then
-      return
-    end
     local number = tonumber(tries[2] or 0)
     local ends = best and now + RESERVATION or now
     call('HSET', job_key(job.id), 'reserve_tries', number + 1, 'reserve_after',
@@ -68,32 +66,46 @@ local function choose_overdue(level)
   end
 
   local queue, some_unfit = level.queue, false
-  for _, id in ipairs(call('ZRANGEBYSCORE', due_key(queue), '-inf', now_text, 'LIMIT', 0, MOST_OVERDUE)) do
-    local job = placed(id)
-    if not job then
-      -- Someone removed the record by hand.
-      call('ZREM', due_key(queue), id)
-    else
-      local bytes, files = needs(job.need)
-      if not bytes then
-        -- Changed by hand, too.
-        call('ZREM', due_key(queue), id)
-      elseif bytes > room or files > inodes then
-        some_unfit = true
-        reserve(job, bytes, files)
+  local due = due_key(queue)
+  -- The first of these that can be taken here.
+  local function first_of(ids)
+    for _, id in ipairs(ids) do
+      local job = placed(id)
+      if not job then
+        -- Someone removed the record by hand.
+        call('ZREM', due, id)
       else
-        local chosen, free = chosen_by_record(level, job, bytes, files)
-        if free then
-          call('ZADD', due_key(queue), 'XX', digits(now + OVERDUE_AGAIN), id)
-        elseif not wanted_by(queue, bytes, files) then
-          return chosen
+        local bytes, files = needs(job.need)
+        if not bytes then
+          -- Changed by hand, too.
+          call('ZREM', due, id)
+        elseif bytes > room or files > inodes then
+          some_unfit = true
+          reserve(job, bytes, files)
+        else
+          local chosen, free = chosen_by_record(level, job, bytes, files)
+          if free then
+            call('ZADD', due, 'XX', digits(now + OVERDUE_AGAIN), id)
+          elseif not wanted_by(queue, bytes, files) then
+            return chosen
+          end
         end
       end
     end
   end
+  local found = first_of(call('ZRANGEBYSCORE', due, '-inf', now_text, 'LIMIT', '0', MOST_OVERDUE))
+  local more = not found and some_unfit and call('ZCOUNT', due, '-inf', now_text) - MOST_OVERDUE or 0
+  if more > 0 then
+    -- Those that fit nowhere, or only elsewhere, stay in front: some others each time, lest they hide all.
+    local at = MOST_OVERDUE + now % more
+    found = first_of(call('ZRANGE', due, at, math.min(at, more) + MOST_OVERDUE - 1))
+  end
+  if found then
+    return found
+  end
   -- Behind large ones that don't fit here there may be others.
   local chosen = some_unfit and choose(level, 0)
-  if chosen and tonumber(call('ZSCORE', due_key(queue), chosen.member:sub(1, 36)) or 0) <= now then
+  if chosen and tonumber(call('ZSCORE', due, chosen.member:sub(1, 36)) or 0) <= now then
     return not wanted_by(queue, chosen.bytes, chosen.files) and chosen or nil
   end
 end
