@@ -99,13 +99,19 @@ fn a_term_in_the_middle_is_told_and_leaves_nothing_behind() {
     let pipe = instance.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let option = PathBuf::from(format!("--exclude-from={}", pipe.display()));
-    let running = Process::spawn(&mut instance.command("folder-backup", &[&source, &option])).unwrap();
+    let mut running = Process::spawn(&mut instance.command("folder-backup", &[&source, &option])).unwrap();
     let partial = instance.back_dir().join(".longshore/folder-site/partial");
     wait_until_blocking("the backup has begun", Duration::from_secs(10), || {
         fs::read_dir(&partial).is_ok_and(|entries| entries.count() == 1)
     });
-    let status = running.end(rustix::process::Signal::TERM).unwrap();
-    assert_eq!(status.code(), Some(143));
+    // As the agent ends it: with what it has started.
+    running.signal_group(rustix::process::Signal::TERM);
+    let mut status = None;
+    wait_until_blocking("it has ended", Duration::from_secs(10), || {
+        status = running.ended().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(143));
     assert_eq!(instance.log().word, "wrong");
     assert!(instance.log().lines[0].contains("ended by a signal"));
     assert!(instance.kept().is_empty());
