@@ -272,7 +272,7 @@ impl Node {
         self.paused(Some(how.to_owned()));
     }
 
-    /// The last error, for people who look at the node within [`ERROR_IS_TOLD`]; tells whether it is another than the one before.
+    /// The last error, for people who look at the node within the next hour; tells whether it is another than the one before.
     pub fn failed_with(&self, text: String) -> bool {
         let before = locked(&self.state).last_error.replace((Instant::now(), text.clone()));
         before.is_none_or(|(_, before)| before != text)

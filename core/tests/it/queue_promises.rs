@@ -179,7 +179,7 @@ async fn overdue_jobs_that_fit_nowhere_do_not_hide_others() {
         assert!(claims < 8, "not lifted in {claims} claims");
     }
     // They wait for a disk that could hold them.
-    let depth = &cluster.queue.depths(&[late.queue.clone()]).await.unwrap()[0];
+    let depth = &cluster.queue.depths(std::slice::from_ref(&late.queue)).await.unwrap()[0];
     assert_eq!(depth.ready, 8);
     let given = cluster.lease("2", &["level3"]).await;
     assert_eq!(given.job.id, jobs[0].id);
