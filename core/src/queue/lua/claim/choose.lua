@@ -4,7 +4,7 @@
 local MOST_ASIDE = 24
 -- In the class of the room itself some jobs fit and some don't: so many of the oldest sources, and as many at random, are
 -- looked at, and of each so many jobs. What fits is found sooner or later, whatever stands before it.
-local BOUNDARY_SOURCES, BOUNDARY_JOBS = 4, 8
+local BOUNDARY_SOURCES, BOUNDARY_JOBS = 3, 6
 
 local aside = 0
 -- A source whose host may be asked now; otherwise it is put aside.
