@@ -28,7 +28,7 @@ use crate::{
     bandwidth::Lane,
     failure::Failure,
     fetch::Fetched,
-    incoming::{Incoming, as_good_if_there, on_disk},
+    incoming::{Incoming, on_disk},
     peers::Peers,
     progress::Progress,
     settings::Settings,
@@ -236,7 +236,7 @@ impl Copying<'_> {
         let made = on_disk(move || {
             below.components().try_for_each(|part| {
                 folder.push(part);
-                as_good_if_there(store::make_folder(&folder))
+                store::as_good_if_there(store::make_folder(&folder))
             })
         });
         made.await.map_err(|error| disk(&self.into, &error))

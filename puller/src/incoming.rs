@@ -94,7 +94,7 @@ impl Incoming {
             let (store, made) = (Arc::clone(store), folder.clone());
             let opened = on_disk(move || {
                 if !fs::exists(&made)? {
-                    as_good_if_there(store.spare().make(&made))?;
+                    store::as_good_if_there(store.spare().make(&made))?;
                 }
                 try_lock(job, made)
             });
@@ -146,7 +146,7 @@ impl Incoming {
         let (folder, backup, file) = (self.lock.try_clone()?, self.backup(), self.names());
         on_disk(move || {
             names.map_or(Ok(()), |names| fs::write(file, names))?;
-            as_good_if_there(store::make_folder(&backup))?;
+            store::as_good_if_there(store::make_folder(&backup))?;
             // Ours, of a transfer that was ended before its backup had its name.
             [MANIFEST, NEW_MANIFEST, FILES].iter().try_for_each(|name| store::remove_all(&backup.join(name)))?;
             folder.set_modified(SystemTime::now())?;
@@ -160,7 +160,7 @@ impl Incoming {
     /// # Errors
     /// The file system's.
     pub fn make_backup(&self) -> io::Result<()> {
-        as_good_if_there(store::make_folder(&self.backup()))
+        store::as_good_if_there(store::make_folder(&self.backup()))
     }
 
     /// What of the backup is here.
@@ -193,14 +193,6 @@ impl Incoming {
 /// Its own.
 pub(crate) async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten()
-}
-
-/// That a folder is there already is as good as having made it.
-pub(crate) fn as_good_if_there(made: io::Result<()>) -> io::Result<()> {
-    match made {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// A folder that is there and that nothing works in.
