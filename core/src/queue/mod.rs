@@ -89,6 +89,7 @@ pub use self::{
     host_limit::{HostFailed, HostLimits, HostOverrides, Patience},
     lease::{End, Held, Lease, Settled},
     level::{Level, Order},
+    node::Forgetting,
     operate::Changed,
     policy::Published,
     report_reader::{Backlog, ReportReader, StreamBody, StreamEntry},

@@ -1,12 +1,31 @@
 //! Nodes' heartbeats: that they live, since when nothing was heard, and what they work on.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use super::{Queue, claim::millis, key, script};
+use super::{
+    Queue,
+    claim::{micros, millis},
+    key, script,
+};
 use crate::{
-    Millis, NodeBeat,
+    Millis, NodeBeat, NodeId,
     redis_link::{LinkError, Subscription},
 };
+
+/// Whether a node is forgotten, or why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Forgetting {
+    /// It is, until it is heard again.
+    Forgotten,
+    /// There is nothing to forget: it was never heard of, or is forgotten already.
+    Unknown,
+    /// It was heard of lately: it is to be stopped first.
+    Heard,
+    /// It holds so many leases; other nodes put them back when they have ended.
+    Leases(u64),
+    /// So many backups that it alone has are to be copied from it.
+    Copies(u64),
+}
 
 impl Queue {
     /// Hears the names of queues that have something new. A hint: one that is lost costs its hearer the wait until it asks by
@@ -47,5 +66,24 @@ impl Queue {
             Some((beat.ok()?, millis(seen.get(&node).copied()?)))
         };
         Ok(bodies.into_iter().filter_map(both).collect())
+    }
+
+    /// Forgets a node that was taken out: its beat, what it asked, its share of the bandwidth. Its backups stay in the catalog. One
+    /// that was heard of within `silence`, or that others need, is kept.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn forget_node(&self, node_id: &NodeId, silence: Duration) -> Result<Forgetting, LinkError> {
+        let mut call = script::FORGET.prepare_invoke();
+        call.arg(node_id.as_str()).arg(micros(silence));
+        let (answer, count): (String, u64) = self.run(&call).await?;
+        match answer.as_str() {
+            "forgotten" => Ok(Forgetting::Forgotten),
+            "unknown" => Ok(Forgetting::Unknown),
+            "heard" => Ok(Forgetting::Heard),
+            "leases" => Ok(Forgetting::Leases(count)),
+            "copies" => Ok(Forgetting::Copies(count)),
+            other => Err(self.damaged("the reply to who forgets a node", format!("{other:?} is no answer"))),
+        }
     }
 }

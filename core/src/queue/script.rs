@@ -56,6 +56,7 @@ scripts! {
     LIMIT_HOST = "limit_host.lua" after [KEYS, INDEX, ASIDE];
     POLICY = "policy.lua" after [KEYS];
     BEAT = "beat.lua" after [KEYS];
+    FORGET = "forget.lua" after [KEYS, HOST];
     BUDGET = "budget.lua" after [KEYS];
     DEPTHS = "depths.lua" after [KEYS];
     HOLD = "hold.lua" after [KEYS, INDEX, WAITING];

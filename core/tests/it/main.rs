@@ -1,5 +1,7 @@
 //! The queue against a real Redis.
 #![allow(clippy::unwrap_used)]
+// Futures within futures: the layout of the deepest is as deep as they are.
+#![recursion_limit = "256"]
 
 mod cluster;
 mod queue_admission;
@@ -9,6 +11,7 @@ mod queue_claims;
 mod queue_copies;
 mod queue_explorer;
 mod queue_explorer_world;
+mod queue_forgetting;
 mod queue_hosts;
 mod queue_leases;
 mod queue_model;
