@@ -1,16 +1,21 @@
 //! One limit: so many bytes a second, shared by all who pass.
 //!
-//! Who passes stands in line (the lock is fair) and pays for one small quantum at its turn, so transfers that all have
-//! something to send get equal shares. Only the first of the line looks at the clock; a changed rate wakes it, and with it
-//! the whole line, at once. Time that nobody used is saved up to `SAVED`: enough for a late wake-up, too little for a burst.
+//! Who has to wait stands in line, and first is who has had least (start-time fair queueing): transfers that all have something to
+//! send get equal shares, whatever the size of the pieces that each of them sends. Time away saves nothing up, and who is new
+//! begins at the end of the line. Only the first of the line looks at the clock; a changed rate wakes all of it, at once. Time
+//! that nobody used is saved up to `SAVED`: enough for a late wake-up, too little for a burst.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{Notify, watch},
     time::{self, Instant},
 };
 
@@ -25,17 +30,49 @@ const QUANTUM_BYTES: (u64, u64) = (4 << 10, 256 << 10);
 #[derive(Debug)]
 pub struct Bucket {
     rate: watch::Sender<Option<u64>>,
-    credit: Mutex<Credit>,
+    line: Mutex<Line>,
     passed: AtomicU64,
     waited: AtomicBool,
+}
+
+/// One of those who share a bucket.
+#[derive(Debug, Default)]
+pub struct Taker {
+    /// What it has had, counted as its bucket's line is; 0 is one who is new.
+    had: AtomicU64,
+}
+
+/// Those who wait for a bucket.
+#[derive(Debug)]
+struct Line {
+    credit: Credit,
+    /// What who passed last had had before: nobody is behind it for having been away.
+    level: u64,
+    waiting: BTreeMap<Place, Arc<Notify>>,
+    arrivals: u64,
+}
+
+/// A place in a line: by what its taker has had, then by when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    had: u64,
+    arrival: u64,
+}
+
+/// Stands in line until it is dropped.
+struct Waiting<'a> {
+    bucket: &'a Bucket,
+    place: Place,
+    is_first: Arc<Notify>,
 }
 
 impl Bucket {
     /// Lets `rate` bytes a second pass; `None` is no limit.
     pub fn new(rate: Option<u64>) -> Self {
+        let credit = Credit::new(Instant::now());
         Self {
             rate: watch::Sender::new(rate),
-            credit: Mutex::new(Credit::new(Instant::now())),
+            line: Mutex::new(Line { credit, level: 0, waiting: BTreeMap::new(), arrivals: 0 }),
             passed: AtomicU64::new(0),
             waited: AtomicBool::new(false),
         }
@@ -57,26 +94,33 @@ impl Bucket {
         let _ = self.rate.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// Waits until `bytes` more may pass. Dropped before, nothing has passed.
-    pub async fn pass(&self, bytes: u64) {
+    /// Waits until `bytes` more may pass for `taker`. Dropped before, nothing has passed.
+    pub async fn pass(&self, taker: &Taker, bytes: u64) {
         if self.rate().is_some() {
-            self.wait_for_turn(bytes).await;
+            self.wait_for_turn(taker, bytes).await;
         }
         self.passed.fetch_add(bytes, Relaxed);
     }
 
-    async fn wait_for_turn(&self, bytes: u64) {
-        let mut credit = self.credit.lock().await;
+    async fn wait_for_turn(&self, taker: &Taker, bytes: u64) {
         let mut rates = self.rate.subscribe();
+        let waiting = self.stand_in_line(taker);
         loop {
             let Some(rate) = *rates.borrow_and_update() else { return };
-            let Some(due) = credit.due(Instant::now(), rate) else { return credit.pay(bytes) };
+            let Some(due) = self.line().take(waiting.place, taker, bytes, rate) else { return };
             self.waited.store(true, Relaxed);
             tokio::select! {
                 () = time::sleep(due) => {}
+                () = waiting.is_first.notified() => {}
                 _ = rates.changed() => {}
             }
         }
+    }
+
+    fn stand_in_line(&self, taker: &Taker) -> Waiting<'_> {
+        let is_first = Arc::<Notify>::default();
+        let place = self.line().stand(taker, Arc::clone(&is_first));
+        Waiting { bucket: self, place, is_first }
     }
 
     /// Bytes that have passed so far.
@@ -86,15 +130,68 @@ impl Bucket {
 
     /// Whether anybody had to wait since this was last asked, or waits now.
     pub fn waited(&self) -> bool {
-        // The first of the line holds the lock while it waits.
-        self.waited.swap(false, Relaxed) || self.credit.try_lock().is_err()
+        self.waited.swap(false, Relaxed) || self.waiting() > 0
+    }
+
+    /// How many wait now.
+    pub fn waiting(&self) -> usize {
+        self.line().waiting.len()
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Bytes to pass at once under `rate`.
-pub fn quantum(rate: Option<u64>) -> usize {
+impl Line {
+    fn stand(&mut self, taker: &Taker, is_first: Arc<Notify>) -> Place {
+        let had = match taker.had.load(Relaxed) {
+            // Else those who come and go would pass all who stay.
+            0 => self.waiting.last_key_value().map_or(0, |(last, _)| last.had),
+            had => had,
+        };
+        self.arrivals += 1;
+        let place = Place { had: had.max(self.level), arrival: self.arrivals };
+        self.waiting.insert(place, is_first);
+        place
+    }
+
+    /// Takes `bytes` at `place`, or tells how long to wait before asking again.
+    fn take(&mut self, place: Place, taker: &Taker, bytes: u64, rate: u64) -> Option<Duration> {
+        if self.waiting.first_key_value().is_some_and(|(first, _)| *first != place) {
+            return Some(Duration::MAX);
+        }
+        let due = self.credit.due(Instant::now(), rate);
+        if due.is_none() {
+            self.credit.pay(bytes);
+            self.level = place.had;
+            taker.had.store(place.had.saturating_add(bytes), Relaxed);
+        }
+        due
+    }
+
+    fn leave(&mut self, place: Place) {
+        self.waiting.remove(&place);
+        if let Some((first, is_first)) = self.waiting.first_key_value()
+            && *first > place
+        {
+            is_first.notify_one();
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.bucket.line().leave(self.place);
+    }
+}
+
+/// Bytes to pass at once under the limit `shared` with all others, where the lowest one is `lowest`: small beside either.
+pub fn quantum(shared: Option<u64>, lowest: Option<u64>) -> usize {
     let (least, most) = QUANTUM_BYTES;
-    let bytes = rate.map_or(most, |rate| (rate as f64 * QUANTUM.as_secs_f64()) as u64);
+    let passing_in =
+        |rate: Option<u64>, time: Duration| rate.map_or(most, |rate| (rate as f64 * time.as_secs_f64()) as u64);
+    let bytes = passing_in(shared.or(lowest), QUANTUM).min(passing_in(lowest, SAVED));
     usize::try_from(bytes.clamp(least, most)).unwrap_or(usize::MAX)
 }
 
@@ -151,8 +248,9 @@ mod tests {
         let (bucket, sent) = (Arc::clone(bucket), Arc::new(AtomicU64::new(0)));
         let count = Arc::clone(&sent);
         to.spawn(async move {
+            let taker = Taker::default();
             loop {
-                bucket.pass(quantum).await;
+                bucket.pass(&taker, quantum).await;
                 count.fetch_add(quantum, Relaxed);
             }
         });
@@ -165,10 +263,12 @@ mod tests {
     async fn no_more_passes_than_the_rate_and_shares_are_equal() {
         let (bucket, mut senders) = (Arc::new(Bucket::new(Some(40 * MB))), JoinSet::new());
         let started = Instant::now();
-        let sent: Vec<_> = (0..7).map(|_| sender(&bucket, 64 << 10, &mut senders)).collect();
+        // Of very unequal pieces, one of which takes seven milliseconds.
+        let pieces = [16, 64, 64, 64, 64, 64, 256].map(|kib| kib << 10);
+        let sent = pieces.map(|piece| sender(&bucket, piece, &mut senders));
         time::sleep(Duration::from_secs(3)).await;
-        let each: Vec<u64> = sent.iter().map(|sent| sent.load(Relaxed)).collect();
-        let most = 40e6 * (started.elapsed() + SAVED).as_secs_f64() + f64::from(64 << 10);
+        let each = sent.map(|sent| sent.load(Relaxed));
+        let most = 40e6 * (started.elapsed() + SAVED).as_secs_f64() + f64::from(256 << 10);
         let sum = each.iter().sum::<u64>() as f64;
         assert!(sum <= most && sum > most / 4.0, "{sum} of {most}");
         assert!(each.iter().all(|&each| (each as f64 / (sum / 7.0) - 1.0).abs() < 0.05), "{each:?}");
@@ -196,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_limit_nobody_waits_and_a_new_one_is_noticed() {
         let bucket = Bucket::new(None);
-        bucket.pass(u64::MAX / 2).await;
+        bucket.pass(&Taker::default(), u64::MAX / 2).await;
         assert!(!bucket.waited() && bucket.passed() == u64::MAX / 2);
         let waits = time::timeout(Duration::from_millis(50), bucket.limited()).await;
         assert!(waits.is_err());
@@ -204,10 +304,36 @@ mod tests {
     }
 
     #[test]
+    fn who_is_new_stands_last_and_who_was_away_has_saved_nothing() {
+        let bucket = Bucket::new(Some(MB));
+        let [first, second, third] = [(); 3].map(|()| Taker::default());
+        let take = |taker: &Taker, bytes| {
+            let waiting = bucket.stand_in_line(taker);
+            // Its level is what is asked for here, not the time that it takes.
+            let mut line = bucket.line();
+            line.credit = Credit::new(Instant::now());
+            assert!(line.take(waiting.place, taker, bytes, MB).is_none());
+            drop(line);
+            waiting.place.had
+        };
+        assert_eq!((take(&first, 100), take(&second, 10), take(&first, 100)), (0, 0, 100));
+        assert_eq!(take(&second, 10), 100, "what it did not take meanwhile is gone");
+        let waits = bucket.stand_in_line(&first);
+        assert_eq!((waits.place.had, bucket.waiting()), (200, 1));
+        let new = bucket.stand_in_line(&third);
+        assert!(new.place > waits.place, "behind those who wait");
+        drop((waits, new));
+        assert!(!bucket.waited());
+    }
+
+    #[test]
     fn a_quantum_is_small_beside_a_burst() {
-        assert_eq!(quantum(Some(1)), 4 << 10);
-        assert_eq!(quantum(Some(40 * MB)), 80_000);
-        assert_eq!(quantum(None), 256 << 10);
+        assert_eq!(quantum(Some(1), Some(1)), 4 << 10);
+        assert_eq!(quantum(Some(40 * MB), Some(40 * MB)), 80_000);
+        assert_eq!(quantum(Some(40 * MB), Some(5 * MB)), 80_000, "as large as others' under the limit that all share");
+        assert_eq!(quantum(Some(40 * MB), Some(MB)), 50_000, "but for a limit of which that were much");
+        assert_eq!(quantum(None, Some(40 * MB)), 80_000);
+        assert_eq!(quantum(None, None), 256 << 10);
     }
 
     proptest! {

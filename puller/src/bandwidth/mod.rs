@@ -1,7 +1,9 @@
 //! One bandwidth: what all transfers of a node share, and how each of them is held to it.
 //!
-//! A transfer's bytes pass a [`Lane`]: the limit of its queue, that of its host, and the node's own, which is the node's cap
-//! or its share of the cluster's, whichever is lower. Restores have a lane of their own, so neither takes from the other.
+//! The bytes of a transfer from a host pass a [`Lane`]: the limit of its queue, that of its host, the node's share of the
+//! cluster's, and the node's own. Those of a second copy come from another node: only the node's own limit counts them. What is
+//! sent has lanes of its own, so that nothing here takes from it: downloads pass their limit, and copies for other nodes none,
+//! since each of those nodes holds what it fetches to its own.
 
 pub mod bucket;
 pub mod connect;
@@ -20,19 +22,19 @@ use std::{
 };
 
 use longshore_core::{QueueName, ServerId, Transport, queue::Budget};
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{OnceCell, watch};
 
-use self::proxy::Proxy;
 pub use self::{bucket::Bucket, route::Route};
+use self::{bucket::Taker, proxy::Proxy};
 
 /// What is allowed now, in bytes a second; what is not named has no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caps {
-    /// All transfers of this node together.
+    /// All transfers to this node together.
     pub node: Option<u64>,
     /// All downloads from this node together.
     pub restore: Option<u64>,
-    /// All transfers of the cluster together.
+    /// All transfers from hosts of the cluster together.
     pub cluster: Option<u64>,
     /// All downloads of the cluster together.
     pub cluster_restore: Option<u64>,
@@ -46,9 +48,13 @@ pub struct Caps {
 #[derive(Debug)]
 pub struct Bandwidth {
     node: Arc<Bucket>,
+    /// Of transfers from hosts: the node's share of the cluster's.
+    fetch: Arc<Bucket>,
     restore: Arc<Bucket>,
+    /// Of copies for other nodes. Without a limit; those who send them are still told apart.
+    peers: Arc<Bucket>,
     parts: Mutex<Parts>,
-    caps_changed: Notify,
+    changes: watch::Sender<()>,
     /// Listens from the first transfer on that needs it.
     proxy: OnceCell<Proxy>,
 }
@@ -71,9 +77,11 @@ impl Default for Bandwidth {
         let unlimited = || Arc::new(Bucket::new(None));
         Self {
             node: unlimited(),
+            fetch: unlimited(),
             restore: unlimited(),
+            peers: unlimited(),
             parts: Mutex::default(),
-            caps_changed: Notify::new(),
+            changes: watch::Sender::default(),
             proxy: OnceCell::new(),
         }
     }
@@ -92,7 +100,7 @@ impl Bandwidth {
         parts.restore_share = caps.cluster_restore.and(parts.restore_share.or(Some(0)));
         parts.caps = caps;
         self.apply(&mut parts);
-        self.caps_changed.notify_one();
+        self.changes.send_replace(());
     }
 
     /// What is in force.
@@ -100,9 +108,9 @@ impl Bandwidth {
         self.parts().caps.clone()
     }
 
-    /// Returns when caps were put into force since this was last awaited.
-    pub async fn caps_changed(&self) {
-        self.caps_changed.notified().await;
+    /// Tells when caps were put into force.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Puts the node's share of the cluster's limit into force; `None` where the cluster has no limit.
@@ -117,7 +125,8 @@ impl Bandwidth {
 
     fn apply(&self, parts: &mut Parts) {
         let Parts { caps, fetch_share, restore_share, hosts, queues, .. } = parts;
-        self.node.set(lower(caps.node, *fetch_share));
+        self.node.set(caps.node);
+        self.fetch.set(*fetch_share);
         self.restore.set(lower(caps.restore, *restore_share));
         for (host, bucket) in hosts.iter() {
             bucket.upgrade().inspect(|bucket| bucket.set(caps.hosts.get(host).copied()));
@@ -133,22 +142,33 @@ impl Bandwidth {
         let Parts { caps, hosts, queues, .. } = &mut *parts;
         let queue = shared(queues, queue, caps.queues.get(queue).copied());
         let host = shared(hosts, host, caps.hosts.get(host).copied());
-        Lane(vec![queue, host, Arc::clone(&self.node)])
+        Lane::new([queue, host], [Arc::clone(&self.fetch), Arc::clone(&self.node)])
     }
 
-    /// What a second copy that comes from another node has to pass: it takes nothing of a host or of a queue.
+    /// What a second copy that comes from another node has to pass: it takes nothing of a host, of a queue, or of what the
+    /// cluster may take from hosts.
     pub fn copies(&self) -> Lane {
-        Lane(vec![Arc::clone(&self.node)])
+        Lane::new([], [Arc::clone(&self.node)])
     }
 
     /// What a download has to pass.
     pub fn restores(&self) -> Lane {
-        Lane(vec![Arc::clone(&self.restore)])
+        Lane::new([], [Arc::clone(&self.restore)])
+    }
+
+    /// What passes to another node that makes a copy.
+    pub fn peers(&self) -> Lane {
+        Lane::new([], [Arc::clone(&self.peers)])
     }
 
     /// All transfers' own limit, for who measures them.
     pub fn node(&self) -> &Bucket {
         &self.node
+    }
+
+    /// The node's share of what the cluster may take from hosts.
+    pub fn fetch(&self) -> &Bucket {
+        &self.fetch
     }
 
     /// All downloads' own limit.
@@ -192,34 +212,54 @@ fn shared<K: Eq + Hash + Clone>(known: &mut HashMap<K, Weak<Bucket>>, name: &K, 
     bucket
 }
 
-/// The limits that one transfer has to pass, the narrowest group first.
+/// The limits that one transfer has to pass. Its clones are the same transfer.
 #[derive(Debug, Clone)]
-pub struct Lane(Vec<Arc<Bucket>>);
+pub struct Lane {
+    /// The narrowest group first.
+    limits: Arc<[(Arc<Bucket>, Taker)]>,
+    /// How many of them are of a narrower group than all transfers; the rest is shared with all.
+    narrow: usize,
+}
 
 impl Lane {
+    fn new<const N: usize, const W: usize>(narrow: [Arc<Bucket>; N], wide: [Arc<Bucket>; W]) -> Self {
+        let limits = narrow.into_iter().chain(wide).map(|bucket| (bucket, Taker::default())).collect();
+        Self { limits, narrow: N }
+    }
+
     /// Waits until `bytes` more may pass all limits.
     pub async fn pass(&self, bytes: usize) {
         // One after the other, so that whoever waits for a narrow limit takes no turn of a wide one.
-        for bucket in &self.0 {
-            bucket.pass(bytes as u64).await;
+        for (bucket, taker) in &*self.limits {
+            bucket.pass(taker, bytes as u64).await;
         }
     }
 
     /// The lowest limit, in bytes a second.
     pub fn rate(&self) -> Option<u64> {
-        self.0.iter().filter_map(|bucket| bucket.rate()).min()
+        lowest(&self.limits)
+    }
+
+    /// What is left of the limits for this transfer among those that wait now, in bytes a second.
+    pub fn part(&self) -> Option<u64> {
+        let part = |bucket: &Bucket| Some(bucket.rate()? / (bucket.waiting() as u64 + 1));
+        self.limits.iter().filter_map(|(bucket, _)| part(bucket)).min()
     }
 
     /// Bytes to pass at once.
     pub fn quantum(&self) -> usize {
-        bucket::quantum(self.rate())
+        bucket::quantum(lowest(&self.limits[self.narrow..]), self.rate())
     }
 
     /// Returns when there is a limit, at once when there is one.
     pub async fn limited(&self) {
-        let waits = self.0.iter().map(|bucket| Box::pin(bucket.limited()));
+        let waits = self.limits.iter().map(|(bucket, _)| Box::pin(bucket.limited()));
         futures_util::future::select_all(waits).await;
     }
+}
+
+fn lowest(limits: &[(Arc<Bucket>, Taker)]) -> Option<u64> {
+    limits.iter().filter_map(|(bucket, _)| bucket.rate()).min()
 }
 
 #[cfg(test)]
@@ -253,6 +293,55 @@ mod tests {
         assert_eq!((slow_lane.rate(), fast_lane.rate()), (Some(1_000_000), Some(100_000_000)));
         let (slow, fast) = tokio::join!(seconds_for(&slow_lane, 2_000_000), seconds_for(&fast_lane, 20_000_000));
         assert!(slow > 1.8 && fast < slow / 2.0, "{slow} {fast}");
+    }
+
+    /// What each of `lanes` passes while all of them pass what they can.
+    async fn passed_together(lanes: &[Lane], within: Duration) -> Vec<u64> {
+        let started = Instant::now();
+        let takes = lanes.iter().map(async |lane| {
+            let mut passed = 0;
+            while started.elapsed() < within {
+                let bytes = lane.quantum();
+                lane.pass(bytes).await;
+                passed += bytes as u64;
+                // As a transfer does, it comes back a moment later.
+                tokio::task::yield_now().await;
+            }
+            passed
+        });
+        futures_util::future::join_all(takes).await
+    }
+
+    #[tokio::test]
+    async fn a_limit_of_its_own_that_does_not_bind_costs_a_transfer_nothing_and_one_that_binds_holds() {
+        let bandwidth = Bandwidth::default();
+        let (one, two, queue) = names();
+        let narrow: QueueName = "level2".parse().unwrap();
+        let mut lanes: Vec<Lane> = (0..4).map(|_| bandwidth.lane(&two, &queue)).collect();
+        lanes.push(bandwidth.lane(&one, &queue));
+        lanes.push(bandwidth.lane(&two, &narrow));
+        for (host_limit, queue_limit, fair) in [(20, 30, [10.0; 6]), (5, 3, [13.0, 13.0, 13.0, 13.0, 5.0, 3.0])] {
+            let hosts = BTreeMap::from([(one.clone(), host_limit * 1_000_000)]);
+            let queues = BTreeMap::from([(narrow.clone(), queue_limit * 1_000_000)]);
+            bandwidth.set_caps(Caps { node: Some(60_000_000), hosts, queues, ..Caps::default() });
+            let passed = passed_together(&lanes, Duration::from_secs(2)).await;
+            let sum = passed.iter().sum::<u64>() as f64;
+            let is_fair = |(&passed, fair): (&u64, f64)| (passed as f64 / sum * 60.0 / fair - 1.0).abs() < 0.05;
+            assert!(passed.iter().zip(fair).all(is_fair), "{passed:?}");
+            assert!(sum < 60e6 * 2.2, "{passed:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_takes_of_the_nodes_cap_and_nothing_of_the_clusters() {
+        let bandwidth = Bandwidth::default();
+        bandwidth.set_caps(Caps { node: Some(6), cluster: Some(9), restore: Some(3), ..Caps::default() });
+        assert_eq!((bandwidth.copies().rate(), bandwidth.peers().rate()), (Some(6), None));
+        bandwidth.set_caps(Caps { cluster: Some(9), restore: Some(3), ..Caps::default() });
+        bandwidth.copies().pass(100_000).await;
+        bandwidth.peers().pass(100_000).await;
+        let passed = [bandwidth.node(), bandwidth.fetch(), bandwidth.restore()].map(Bucket::passed);
+        assert_eq!(passed, [100_000, 0, 0]);
     }
 
     #[tokio::test]

@@ -1,65 +1,122 @@
 //! This node's share of what the cluster may take: a lease of rate on the queue's Redis, asked for every second with what
-//! the node could use. While Redis is away the lease holds to its end; after that the node falls back on its part by weight
-//! of the nodes that were there last.
+//! the node could use. While Redis is away the lease holds to its end, though nobody answers; after that the node falls back on
+//! its part by weight of the nodes that were there last: those that had a lease, or, while there was no limit, those that beat.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use longshore_core::{
-    NodeId,
+    Millis, NodeId,
     queue::{Budget, Queue, RateLease, RateRequest},
+    redis_link::LinkError,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Bandwidth, Bucket};
 
 const LEASE: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A node whose part is more than it had leased waits for the ends of the leases of those who have less then: they last asked
+/// a second later than it, or a slow answer more.
+const OTHERS_END_WITHIN: Duration = Duration::from_secs(2);
 const MEASURE_OVER: Duration = Duration::from_millis(500);
 /// A node that was not held back may begin to use more before it asks again.
 const HEADROOM: u64 = 2;
+/// How often it is looked who shares a limit that is yet to come.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Beats come every few seconds; who has not beaten for so long is away.
+const SILENT_AFTER: Duration = Duration::from_secs(30);
 
 /// Keeps the node's shares, for as long as it is polled.
 pub async fn keep(bandwidth: &Bandwidth, queue: &Queue, node_id: &NodeId, weight: impl Fn() -> u32) {
-    let mut shares = [Share::new(Budget::Fetch), Share::new(Budget::Restore)];
-    loop {
-        let caps = bandwidth.caps();
-        let mut shrank = false;
-        for share in &mut shares {
-            let (cap, own, bucket) = match share.budget {
-                Budget::Fetch => (caps.cluster, caps.node, bandwidth.node()),
-                Budget::Restore => (caps.cluster_restore, caps.restore, bandwidth.restore()),
-            };
-            share.scale(cap);
-            // In force before the others hear of it.
-            bandwidth.set_share(share.budget, share.rate(Instant::now(), weight()));
-            let Some(cap) = cap else { continue };
-            let asked = Instant::now();
-            let (demand, used) = (share.demand(bucket, cap, asked), share.used(asked));
-            let request = RateRequest {
-                budget: share.budget,
-                node_id,
-                weight: weight(),
-                demand: own.map_or(demand, |own| own.min(demand)),
-                used,
-                cap,
-                lease: LEASE,
-            };
-            match queue.lease_rate(&request).await {
-                Ok(lease) => {
-                    shrank |= lease.rate < used;
-                    share.granted(lease, asked);
-                }
-                Err(error) => share.not_answered(&error.to_string()),
+    let keeper = |budget| Keeper { bandwidth, queue, node_id, weight: &weight, share: Share::new(budget) };
+    tokio::join!(keeper(Budget::Fetch).run(), keeper(Budget::Restore).run());
+}
+
+/// Who keeps one share.
+struct Keeper<'a, W> {
+    bandwidth: &'a Bandwidth,
+    queue: &'a Queue,
+    node_id: &'a NodeId,
+    weight: &'a W,
+    share: Share,
+}
+
+impl<W: Fn() -> u32> Keeper<'_, W> {
+    async fn run(mut self) {
+        let mut changes = self.bandwidth.changes();
+        loop {
+            changes.mark_unchanged();
+            tokio::select! {
+                () = self.step() => {}
+                // A question that is not answered yet was of another limit; an answer that is lost harms nobody.
+                _ = changes.changed() => {}
             }
-            bandwidth.set_share(share.budget, share.rate(Instant::now(), weight()));
         }
+    }
+
+    /// One question, and the rest until the next.
+    async fn step(&mut self) {
+        let caps = self.bandwidth.caps();
+        let (cap, own, bucket) = match self.share.budget {
+            Budget::Fetch => (caps.cluster, caps.node, self.bandwidth.fetch()),
+            Budget::Restore => (caps.cluster_restore, caps.restore, self.bandwidth.restore()),
+        };
+        self.share.scale(cap);
+        // In force before the others hear of it.
+        self.apply();
+        let Some(cap) = cap else {
+            if let Ok(weights) = self.weights_of_others().await {
+                self.share.weights = weights + u64::from((self.weight)().max(1));
+            }
+            return sleep(LOOK_EVERY).await;
+        };
+        let asked = Instant::now();
+        let (demand, used) = (self.share.demand(bucket, cap, asked), self.share.used(asked));
+        let request = RateRequest {
+            budget: self.share.budget,
+            node_id: self.node_id,
+            weight: (self.weight)(),
+            demand: own.map_or(demand, |own| own.min(demand)),
+            used,
+            cap,
+            lease: LEASE,
+        };
+        let answer = self.while_time_goes_by(self.queue.lease_rate(&request)).await;
+        let shrank = answer.as_ref().is_ok_and(|lease| lease.rate < used);
+        match answer {
+            Ok(lease) => self.share.granted(lease, asked),
+            Err(error) => self.share.not_answered(&error.to_string()),
+        }
+        self.apply();
         // What was given back is the others' once we have said that we do without.
         if !shrank {
+            self.while_time_goes_by(sleep(ASK_EVERY)).await;
+        }
+    }
+
+    fn apply(&self) {
+        self.bandwidth.set_share(self.share.budget, self.share.rate(Instant::now(), (self.weight)()));
+    }
+
+    /// Awaits `what`, and meanwhile lets the lease end when it does.
+    async fn while_time_goes_by<T>(&self, what: impl Future<Output = T>) -> T {
+        let mut what = pin!(what);
+        loop {
+            let turn = self.share.next_turn(Instant::now());
             tokio::select! {
-                () = sleep(ASK_EVERY) => {}
-                () = bandwidth.caps_changed() => {}
+                done = &mut what => return done,
+                () = sleep_until(turn.unwrap_or_else(Instant::now)), if turn.is_some() => self.apply(),
             }
         }
+    }
+
+    /// Of the nodes that beat, but for this one.
+    async fn weights_of_others(&self) -> Result<u64, LinkError> {
+        let (beats, now) = (self.queue.nodes().await?, self.queue.now_micros().await?);
+        let now = Millis((now / 1000).cast_signed());
+        let others = beats.iter().filter(|(beat, _)| beat.node_id != *self.node_id);
+        let there = others.filter(|(_, seen)| now.since(*seen) < SILENT_AFTER);
+        Ok(there.map(|(beat, _)| u64::from(beat.weight.max(1))).sum())
     }
 }
 
@@ -68,7 +125,7 @@ struct Share {
     budget: Budget,
     cap: Option<u64>,
     lease: Option<(u64, Instant)>,
-    /// Of all nodes, when Redis last answered.
+    /// Of all nodes, when Redis last told.
     weights: u64,
     /// Whether it has answered, or failed to, since there is a cap.
     asked: bool,
@@ -112,12 +169,21 @@ impl Share {
     /// What is allowed now; `None` is no limit.
     fn rate(&self, now: Instant, weight: u32) -> Option<u64> {
         let cap = self.cap?;
-        if self.lease.is_some_and(|(_, until)| until > now) {
-            return Some(self.used(now));
-        }
-        // Not asked yet: the answer comes in a moment, and others may hold all of it.
         let part = f64::from(weight.max(1)) / (self.weights.max(u64::from(weight.max(1))) as f64);
-        Some(if self.asked { (cap as f64 * part) as u64 } else { 0 })
+        let part = (cap as f64 * part) as u64;
+        Some(match self.lease {
+            Some((rate, until)) if now < until => rate,
+            Some((rate, until)) if now < until + OTHERS_END_WITHIN => part.min(rate),
+            _ if self.asked => part,
+            // The answer comes in a moment, and others may hold all of it.
+            _ => 0,
+        })
+    }
+
+    /// When what is allowed changes next by time alone.
+    fn next_turn(&self, now: Instant) -> Option<Instant> {
+        let (_, until) = self.lease?;
+        [until, until + OTHERS_END_WITHIN].into_iter().find(|turn| *turn > now)
     }
 
     /// What the node could use: all there is, when it was held back.
@@ -155,7 +221,7 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::bucket::Taker, *};
 
     #[test]
     fn without_answers_the_lease_holds_and_then_the_part_by_the_last_known_weights() {
@@ -168,6 +234,10 @@ mod tests {
         share.not_answered("away");
         assert_eq!(share.rate(start + LEASE / 2, 100), Some(700));
         assert_eq!(share.rate(start + LEASE, 100), Some(250));
+        assert_eq!(share.rate(start + LEASE, 399), Some(700), "others have not ended yet");
+        assert_eq!(share.rate(start + LEASE + OTHERS_END_WITHIN, 399), Some(997));
+        let turns = [start, start + LEASE, start + LEASE + OTHERS_END_WITHIN].map(|now| share.next_turn(now));
+        assert_eq!(turns, [Some(start + LEASE), Some(start + LEASE + OTHERS_END_WITHIN), None]);
         assert_eq!((share.used(start + LEASE / 2), share.used(start + LEASE)), (700, 0));
         share.scale(Some(500));
         assert_eq!(share.rate(start, 100), Some(350), "a new cap scales what is held");
@@ -187,12 +257,13 @@ mod tests {
     async fn who_was_held_back_wants_all() {
         let (mut share, bucket) = (Share::new(Budget::Fetch), Bucket::new(None));
         let (start, second) = (share.measured.1, Duration::from_secs(1));
-        bucket.pass(1000).await;
+        let taker = Taker::default();
+        bucket.pass(&taker, 1000).await;
         assert_eq!(share.demand(&bucket, u64::MAX, start + second), 2000);
         assert_eq!(share.demand(&bucket, u64::MAX, start + second), 2000, "a moment later it is still that");
         bucket.set(Some(1_000_000));
         for _ in 0..100 {
-            bucket.pass(1000).await;
+            bucket.pass(&taker, 1000).await;
         }
         assert_eq!(share.demand(&bucket, 77, start + second), 77);
         assert_eq!(share.demand(&bucket, u64::MAX, start + 2 * second), 0);

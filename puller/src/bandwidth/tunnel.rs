@@ -18,9 +18,10 @@ use tokio::{
 
 use super::{Lane, bucket};
 
-/// Of a receive buffer: what a host may have sent ahead under a limit is what passes in this time.
+/// Of all receive buffers together: what hosts may have sent ahead under a limit is what passes in this time ...
 const AHEAD_SECONDS: f64 = 0.1;
-/// A smaller buffer would stop and go.
+/// ... but for this: a smaller buffer would stop and go. The kernel itself offers twice as much when it connects, and never
+/// takes back what it offered: below that, for each connection, nothing can be held.
 const LEAST_BUFFER_BYTES: usize = 32 << 10;
 /// Once set, a size is never the kernel's to choose again: this is for a transfer whose limit was lifted.
 const UNLIMITED_BUFFER_BYTES: usize = 8 << 20;
@@ -54,16 +55,10 @@ pub async fn join(mut host: TcpStream, mut rsync: TcpStream, lane: &Lane, flow: 
 }
 
 async fn received(from: tcp::ReadHalf<'_>, mut to: tcp::WriteHalf<'_>, lane: &Lane, flow: &Flow) -> io::Result<()> {
-    let mut pipe = Pipe::new()?;
-    let (mut rate, mut quantum) = (lane.rate(), lane.quantum());
-    if rate.is_some() {
-        bound_ahead(from.as_ref(), rate);
-    }
+    let (mut pipe, mut ahead) = (Pipe::new()?, Ahead::default());
     loop {
-        if lane.rate() != rate {
-            (rate, quantum) = (lane.rate(), lane.quantum());
-            bound_ahead(from.as_ref(), rate);
-        }
+        ahead.follow(lane.part(), from.as_ref());
+        let quantum = lane.quantum();
         let arrived = pipe.fill(from.as_ref(), quantum).await?;
         if arrived == 0 {
             return to.shutdown().await;
@@ -78,13 +73,35 @@ async fn received(from: tcp::ReadHalf<'_>, mut to: tcp::WriteHalf<'_>, lane: &La
     }
 }
 
-/// Under a limit a host must not send ahead what would fill the line in one burst.
-fn bound_ahead(host: &TcpStream, rate: Option<u64>) {
-    let bytes = rate.map_or(UNLIMITED_BUFFER_BYTES, |rate| (rate as f64 * AHEAD_SECONDS) as usize);
-    let bytes = bytes.clamp(LEAST_BUFFER_BYTES, UNLIMITED_BUFFER_BYTES);
-    // The kernel doubles it, for its own bookkeeping. Where it has less than we ask for, less it is.
-    if let Err(error) = sockopt::set_socket_recv_buffer_size(host, bytes / 2) {
-        tracing::debug!(%error, "a receive buffer keeps its size");
+/// What a host may send ahead: under a limit not what would fill the line in one burst, together with all who wait there.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// Of the receive buffer; `None` while the kernel chooses it.
+    buffer_bytes: Option<usize>,
+}
+
+impl Ahead {
+    /// Sets the buffer for a transfer whose part of the limits is `part`.
+    fn follow(&mut self, part: Option<u64>, host: &TcpStream) {
+        let wanted = match (part, self.buffer_bytes) {
+            (None, None) => return,
+            (None, Some(_)) => UNLIMITED_BUFFER_BYTES,
+            (Some(part), now) => {
+                let bytes = (part as f64 * AHEAD_SECONDS) as usize;
+                // It grows step by step: with many that are new at once, none has waited yet to be counted.
+                let most = now.map_or(LEAST_BUFFER_BYTES, |now| now.saturating_mul(2));
+                bytes.min(most).clamp(LEAST_BUFFER_BYTES, UNLIMITED_BUFFER_BYTES)
+            }
+        };
+        // How many wait changes all the time, by one or two.
+        if self.buffer_bytes.is_some_and(|now| wanted.abs_diff(now) <= now / 4) {
+            return;
+        }
+        self.buffer_bytes = Some(wanted);
+        // The kernel doubles it, for its own bookkeeping. Where it has less than we ask for, less it is.
+        if let Err(error) = sockopt::set_socket_recv_buffer_size(host, wanted / 2) {
+            tracing::debug!(%error, "a receive buffer keeps its size");
+        }
     }
 }
 
@@ -97,7 +114,7 @@ impl Pipe {
     fn new() -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // A user may have only so many large ones; a small one moves the same bytes in more steps.
-        let _ = fcntl_setpipe_size(&write, bucket::quantum(None));
+        let _ = fcntl_setpipe_size(&write, bucket::quantum(None, None));
         Ok(Self { read, write })
     }
 

@@ -189,7 +189,7 @@ impl Sharing {
     }
 
     fn rate(&self) -> u64 {
-        self.bandwidth.node().rate().unwrap()
+        self.bandwidth.fetch().rate().unwrap()
     }
 }
 
