@@ -7,8 +7,8 @@ use std::{
 };
 
 use longshore_core::{
-    Millis, NodeBeat, QueueName,
-    queue::{FoundJobs, JobFilter, Queue, QueueDepth, copied_node},
+    Millis, NodeBeat, NodeId, QueueName,
+    queue::{Forgetting, FoundJobs, JobFilter, Queue, QueueDepth, copied_node},
     redis_link::{LinkError, RedisLink},
 };
 
@@ -115,6 +115,19 @@ impl Cluster {
             .collect();
         heard.sort_by(|a, b| a.beat.node_id.cmp(&b.beat.node_id));
         heard
+    }
+
+    /// Forgets a node that is silent and that nobody needs.
+    ///
+    /// # Errors
+    /// When Redis is away.
+    pub async fn forget(&self, node_id: &NodeId, settings: &Settings) -> Result<Forgetting, Problem> {
+        let answer = self.ask(self.queue.forget_node(node_id, settings.silent_after.duration())).await?;
+        if matches!(answer, Forgetting::Forgotten | Forgetting::Unknown) {
+            let mut last = self.last_nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            last.retain(|(beat, _)| beat.node_id != *node_id);
+        }
+        Ok(answer)
     }
 
     /// Its levels: those of the configuration, then all others that nodes claim from or that were ever used, since something may wait there.

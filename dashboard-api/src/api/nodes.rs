@@ -1,18 +1,18 @@
-//! Nodes over HTTP: the heartbeat of each, beside what the registry says of it.
+//! Nodes over HTTP: the heartbeat of each, beside what the registry says of it; and taking one out of both.
 
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State, response::IntoResponse};
-use longshore_core::{Millis, NodeBeat, NodeId};
+use longshore_core::{Millis, NodeBeat, NodeId, queue::Forgetting, text::count};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{extract::Path, problem::Problem};
+use super::{access::Operator, extract::Path, problem::Problem};
 use crate::{
     app::App,
     clusters::{Cluster, HeardNode},
-    registry::NodeEntry,
+    registry::{NodeEntry, RegistryError},
     watch::Away,
 };
 
@@ -155,6 +155,73 @@ async fn one(State(app): State<App>, Path(node_id): Path<String>) -> Result<impl
     found.map(Json).ok_or_else(|| Problem::not_found(format!("node {node_id} is neither registered nor heard of")))
 }
 
+/// A node that was taken out.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ForgottenNode {
+    /// Its id.
+    #[schema(value_type = String)]
+    node_id: NodeId,
+    /// The cluster that it was heard in; null when only the registry knew it.
+    cluster: Option<String>,
+}
+
+/// Why a node is kept, and what to do.
+fn kept(node_id: &NodeId, forgetting: Forgetting) -> Option<String> {
+    let why = match forgetting {
+        Forgetting::Forgotten | Forgetting::Unknown => return None,
+        Forgetting::Heard => format!(
+            "node {node_id} was heard of a moment ago: stop its longshore-puller first, and ask again once it is silent. What \
+             the registry sets for it is unset field by field"
+        ),
+        Forgetting::Leases(leases) => format!(
+            "node {node_id} still holds {}: another node puts them back when their leases have ended; ask again then",
+            count(leases, "job")
+        ),
+        Forgetting::Copies(jobs) => format!(
+            "node {node_id} alone has the backups of {}, which wait to be copied from it: start it until they are, or, if it is \
+             gone for good, `longshore queue cancel --queue longshore:copies@{node_id}`",
+            count(jobs, "job")
+        ),
+    };
+    Some(why)
+}
+
+/// Takes a node out that was stopped: what is known of it in the queue, and its entry in the registry. Its backups stay in the
+/// catalog. It comes back by itself when it is started again, with what its own file says.
+#[utoipa::path(delete, path = "/api/v1/nodes/{node_id}", tag = "nodes", params(("node_id" = String, Path)), responses(
+    (status = 200, body = ForgottenNode), (status = 400, body = Problem), (status = 404, body = Problem),
+    (status = 409, body = Problem, description = "It was heard of lately, or others need it"),
+    (status = 503, body = Problem)))]
+async fn forget(
+    State(app): State<App>,
+    Operator(by): Operator,
+    Path(node_id): Path<NodeId>,
+) -> Result<impl IntoResponse, Problem> {
+    let (mut cluster, mut kept_by) = (None, None);
+    for known in app.clusters() {
+        match known.forget(&node_id, app.settings()).await {
+            Ok(Forgetting::Forgotten) => cluster = Some(known.name().to_string()),
+            Ok(answer) => kept_by = kept(&node_id, answer).map(Problem::conflict).or(kept_by),
+            Err(away) => kept_by = Some(away),
+        }
+    }
+    // While it lives in one cluster, or one can't be asked, the registry is for that one, whatever another one had of it.
+    let registered = match kept_by {
+        Some(problem) if cluster.is_none() => return Err(problem),
+        Some(_) => false,
+        None => match app.registry().remove::<NodeEntry>(node_id.to_string()).await {
+            Ok(()) => true,
+            Err(RegistryError::NotFound { .. }) => false,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    if cluster.is_none() && !registered {
+        return Err(Problem::not_found(format!("node {node_id} is neither registered nor heard of")));
+    }
+    tracing::info!(by, node = %node_id, ?cluster, registered, "an operator took a node out");
+    Ok(Json(ForgottenNode { node_id, cluster }))
+}
+
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(one))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(one, forget))
 }

@@ -29,7 +29,7 @@ macro_rules! text_for {
     };
 }
 
-/// Writing: add, replace, change, remove.
+/// Writing: add, replace, change.
 macro_rules! written {
     ($module:ident, $entry:ident, $all:tt, $one:tt, $(($part:tt, $name:ident)),+) => {
         mod $module {
@@ -68,6 +68,15 @@ macro_rules! written {
             ) -> Result<impl IntoResponse, Problem> {
                 Ok(Json(app.registry().patch::<$entry>([$($name),+].join("/"), patch).await?))
             }
+        }
+    };
+}
+
+/// Removing; a node has more than its entry, see nodes.rs.
+macro_rules! removed {
+    ($module:ident, $entry:ident, $one:tt, $(($part:tt, $name:ident)),+) => {
+        mod $module {
+            use super::*;
 
             #[utoipa::path(delete, path = $one, tag = "registry", params($(($part = String, Path)),+), responses(
                 (status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
@@ -120,6 +129,19 @@ written!(
 );
 written!(queue, QueueEntry, "/api/v1/policy/queues", "/api/v1/policy/queues/{queue}", ("queue", a));
 written!(host, HostEntry, "/api/v1/policy/hosts", "/api/v1/policy/hosts/{server_id}", ("server_id", a));
+removed!(no_business, Business, "/api/v1/businesses/{business_id}", ("business_id", a));
+removed!(no_type, TypeEntry, "/api/v1/types/{name}", ("name", a));
+removed!(no_cluster, Cluster, "/api/v1/clusters/{cluster_id}", ("cluster_id", a));
+removed!(
+    no_instance,
+    InstanceEntry,
+    "/api/v1/instances/{server_id}/{type}/{instance}",
+    ("server_id", a),
+    ("type", b),
+    ("instance", c)
+);
+removed!(no_queue, QueueEntry, "/api/v1/policy/queues/{queue}", ("queue", a));
+removed!(no_host, HostEntry, "/api/v1/policy/hosts/{server_id}", ("server_id", a));
 read!(businesses, Business, "/api/v1/businesses", "/api/v1/businesses/{business_id}", "business_id");
 read!(backup_types, TypeEntry, "/api/v1/types", "/api/v1/types/{name}", "name");
 read!(queues, QueueEntry, "/api/v1/policy/queues", "/api/v1/policy/queues/{queue}", "queue");
@@ -156,18 +178,18 @@ async fn import(
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(business::add, businesses::list))
-        .routes(routes!(business::replace, business::change, business::remove, businesses::one))
+        .routes(routes!(business::replace, business::change, no_business::remove, businesses::one))
         .routes(routes!(backup_type::add, backup_types::list))
-        .routes(routes!(backup_type::replace, backup_type::change, backup_type::remove, backup_types::one))
+        .routes(routes!(backup_type::replace, backup_type::change, no_type::remove, backup_types::one))
         .routes(routes!(cluster::add, clusters::list))
-        .routes(routes!(cluster::replace, cluster::change, cluster::remove, clusters::one))
+        .routes(routes!(cluster::replace, cluster::change, no_cluster::remove, clusters::one))
         .routes(routes!(node::add))
-        .routes(routes!(node::replace, node::change, node::remove))
+        .routes(routes!(node::replace, node::change))
         .routes(routes!(queue::add, queues::list))
-        .routes(routes!(queue::replace, queue::change, queue::remove, queues::one))
+        .routes(routes!(queue::replace, queue::change, no_queue::remove, queues::one))
         .routes(routes!(host::add, hosts::list))
-        .routes(routes!(host::replace, host::change, host::remove, hosts::one))
+        .routes(routes!(host::replace, host::change, no_host::remove, hosts::one))
         .routes(routes!(instance::add))
-        .routes(routes!(instance::replace, instance::change, instance::remove))
+        .routes(routes!(instance::replace, instance::change, no_instance::remove))
         .routes(routes!(import))
 }

@@ -14,6 +14,7 @@ async fn nothing_but_health_is_answered_without_the_token() {
         (Method::GET, "/metrics"),
         (Method::POST, "/api/v1/restores"),
         (Method::DELETE, "/api/v1/businesses/31"),
+        (Method::DELETE, "/api/v1/nodes/5"),
         (Method::GET, "/api/get_backup_list?server_id=1&type=mysql&instance=1"),
         (Method::PATCH, "/api/cluster/1"),
         (Method::POST, "/"),
@@ -48,6 +49,7 @@ async fn the_login_form_gives_a_cookie_that_reads_and_never_writes() {
     }
     let write = server.bare(Method::POST, "/api/v1/businesses").header("cookie", cookie);
     server.problem(write.json(&json!({"business_id": "31"})), 401).await;
+    server.problem(server.bare(Method::DELETE, "/api/v1/nodes/5").header("cookie", cookie), 401).await;
     let forged = server.bare(Method::GET, "/").header("cookie", format!("longshore={}", server.keys.token()));
     assert_eq!(forged.send().await.unwrap().status().as_u16(), 303);
     let fragment = server.bare(Method::GET, "/page/nodes").header("hx-request", "true").send().await.unwrap();

@@ -7,6 +7,7 @@ mod away;
 mod backups;
 mod legacy;
 mod lookers;
+mod nodes;
 mod openapi;
 mod operators;
 mod policy;

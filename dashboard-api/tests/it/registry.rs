@@ -49,7 +49,8 @@ async fn an_entry_is_created_read_replaced_changed_and_removed() {
     ] {
         let path = format!("/api/v1/{one}");
         let removed = server.request(Method::DELETE, &path).send().await.unwrap();
-        assert_eq!(removed.status().as_u16(), 204, "{one}");
+        // A node is taken out of more than the registry.
+        assert_eq!(removed.status().as_u16(), if one == "nodes/n1" { 200 } else { 204 }, "{one}");
         server.problem(server.request(Method::DELETE, &path), 404).await;
     }
 }
