@@ -63,6 +63,7 @@ pub struct Measures {
     oldest_seconds: Family<Level, Gauge>,
     resting_hosts: Family<Cluster, Gauge>,
     dead_letters: Family<Cluster, Gauge>,
+    closed_nodes: Family<Level, Gauge>,
     nodes: Family<NodesIn, Gauge>,
     /// One look at a time: what was is cleared away before what is.
     looking: Mutex<()>,
@@ -85,11 +86,14 @@ impl Measures {
         registry.register("dashboard_jobs", jobs_help, measures.jobs.clone());
         let bytes_help = "Bytes of ready, delayed and held jobs";
         registry.register("dashboard_waiting_bytes", bytes_help, measures.waiting_bytes.clone());
-        let oldest_help = "Since when the oldest ready job of a level waits; 0 where none does";
+        let oldest_help =
+            "Since when the oldest ready job of a level waits; 0 where nothing waits, and none where none is ready";
         registry.register("dashboard_oldest_seconds", oldest_help, measures.oldest_seconds.clone());
         let resting_help = "Hosts that are left alone for now, since they failed";
         registry.register("dashboard_resting_hosts", resting_help, measures.resting_hosts.clone());
         registry.register("dashboard_dead_letters", "What is kept for a person", measures.dead_letters.clone());
+        let closed_help = "Living nodes that claim nothing of a level, since its window or theirs is closed";
+        registry.register("dashboard_closed_nodes", closed_help, measures.closed_nodes.clone());
         let nodes_help = "Nodes that were heard of: claiming, paused, draining (weight 0) or silent";
         registry.register("dashboard_nodes", nodes_help, measures.nodes.clone());
         measures
@@ -146,6 +150,7 @@ impl Measures {
         self.oldest_seconds.clear();
         self.resting_hosts.clear();
         self.dead_letters.clear();
+        self.closed_nodes.clear();
         self.nodes.clear();
     }
 
@@ -156,7 +161,11 @@ impl Measures {
             for level in &view.levels {
                 let of = Level { cluster: cluster.clone(), queue: level.queue.to_string() };
                 set(&self.waiting_bytes, of.clone(), level.bytes);
-                set(&self.oldest_seconds, of.clone(), level.oldest_age_seconds.unwrap_or(0));
+                // How long those wait that are in the inbox, delayed or held is not known.
+                if let Some(seconds) = level.oldest_age_seconds.or((level.waiting == 0).then_some(0)) {
+                    set(&self.oldest_seconds, of.clone(), seconds);
+                }
+                set(&self.closed_nodes, of.clone(), 0);
                 let states = [
                     ("inbox", level.inbox),
                     ("ready", level.ready),
@@ -176,6 +185,9 @@ impl Measures {
             let (Some(cluster), Some(beat)) = (&node.cluster, &node.beat) else { continue };
             if nodes.away.contains_key(cluster) {
                 continue;
+            }
+            for queue in beat.closed.keys().filter(|_| !node.silent) {
+                self.closed_nodes.get_or_create(&Level { cluster: cluster.clone(), queue: queue.to_string() }).inc();
             }
             let state = match (node.silent, beat.weight, &beat.paused) {
                 (true, ..) => "silent",

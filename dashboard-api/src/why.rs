@@ -68,6 +68,18 @@ pub struct Known<'a> {
     pub backup: Option<&'a BackupView>,
     /// A node that was not heard of for so long is silent.
     pub silent_after: Duration,
+    /// Whether its level is urgent: jobs of such a level are fetched although their host is closed.
+    pub urgent: bool,
+}
+
+/// Who has what is to be fetched, by the name that the queue keeps it under: a host, or the node that a second copy is made from.
+pub fn source_name(host: &str) -> String {
+    source_node(host).map_or_else(|| format!("host {host}"), |node| format!("node {node}"))
+}
+
+/// The node that second copies are made from, if that is meant.
+pub fn source_node(host: &str) -> Option<&str> {
+    host.strip_prefix('@')
 }
 
 /// The explanation; `None` for a job of which nothing is known.
@@ -81,7 +93,7 @@ pub fn explain(job: JobId, standing: &JobStanding, known: Known<'_>) -> Option<J
         nodes: Vec::new(),
     };
     match &standing.record {
-        Some(record) => why.in_queue(standing, record, known.silent_after),
+        Some(record) => why.in_queue(standing, record, known),
         None => why.elsewhere(standing, known)?,
     }
     Some(why)
@@ -139,8 +151,8 @@ impl JobWhy {
         self.fact("tries", backup.attempts.to_string());
     }
 
-    fn in_queue(&mut self, standing: &JobStanding, record: &JobRecord, silent_after: Duration) {
-        let now = standing.now;
+    fn in_queue(&mut self, standing: &JobStanding, record: &JobRecord, known: Known<'_>) {
+        let (now, silent_after) = (standing.now, known.silent_after);
         record.state.as_str().clone_into(&mut self.state);
         let it = if record.is_copy { "Its second copy" } else { "It" };
         let reason = record.reason.as_ref().map_or_else(|| "no reason is recorded".to_owned(), ToString::to_string);
@@ -149,7 +161,7 @@ impl JobWhy {
                 self.nodes =
                     standing.nodes.iter().map(|node| judge(node, self.job, record, now, silent_after)).collect();
                 self.nodes.sort_by(|a, b| a.node_id.cmp(&b.node_id));
-                format!("{it} waits: {}.", waits_for(self.job, standing, record, &self.nodes))
+                format!("{it} waits: {}.", waits_for(self.job, standing, record, known.urgent, &self.nodes))
             }
             JobState::Delayed => {
                 let when = record.retry_at.map_or_else(|| "soon".to_owned(), |at| from(at, now));
@@ -177,19 +189,20 @@ impl JobWhy {
         {
             self.fact("last failure", reason.to_string());
         }
-        self.host_facts(&standing.host, record, now);
+        self.host_facts(&standing.host, record, known.urgent, now);
         for (job, node) in &standing.fetched {
-            self.fact("fetched now", format!("{job} by node {node}, from the same host"));
+            self.fact("fetched now", format!("{job} by node {node}, from {}", source_name(&record.host)));
         }
     }
 
-    fn host_facts(&mut self, host: &HostStanding, record: &JobRecord, now: Millis) {
+    fn host_facts(&mut self, host: &HostStanding, record: &JobRecord, urgent: bool, now: Millis) {
         let HostStanding { active, module_active, .. } = host;
-        let module = &record.module;
-        self.fact(
-            "host",
-            format!("{}: {}, {module_active} of module {module}", record.host, count((*active).into(), "transfer")),
-        );
+        let (active, module) = (count((*active).into(), "transfer"), &record.module);
+        let text = match source_node(&record.host) {
+            Some(node) => format!("node {node}, which has the first copy: {active}"),
+            None => format!("{}: {active}, {module_active} of module {module}", record.host),
+        };
+        self.fact("host", text);
         if let (Some(since), true) = (host.failing_since, host.failures > 0) {
             let why = host.reason.as_ref().map(ToString::to_string).unwrap_or_default();
             let text =
@@ -197,7 +210,8 @@ impl JobWhy {
             self.facts.push(Fact { name: "host fails", text, at: Some(since) });
         }
         if let Some(until) = host.closed_until.filter(|until| *until > now) {
-            let text = format!("{}: {}", opens(until, now), host.closed_why);
+            let but = if urgent { ", but not to its level, which is urgent" } else { "" };
+            let text = format!("{}: {}{but}", opens(until, now), host.closed_why);
             self.facts.push(Fact { name: "host closed", text, at: Some(until) });
         }
     }
@@ -239,15 +253,15 @@ fn is_silent(node: &NodeStanding, now: Millis, silent_after: Duration) -> bool {
 }
 
 /// What keeps a ready job from being taken, the nearest cause first: its host, then the nodes, then its turn.
-fn waits_for(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[NodeWhy]) -> String {
-    let (now, host, name) = (standing.now, &standing.host, &record.host);
-    if let Some(until) = host.closed_until.filter(|until| *until > now) {
-        return format!("host {name} is closed, and {}: {}", opens(until, now), host.closed_why);
+fn waits_for(job: JobId, standing: &JobStanding, record: &JobRecord, urgent: bool, nodes: &[NodeWhy]) -> String {
+    let (now, host, source) = (standing.now, &standing.host, source_name(&record.host));
+    if let Some(until) = host.closed_until.filter(|until| *until > now && !urgent) {
+        return format!("{source} is closed, and {}: {}", opens(until, now), host.closed_why);
     }
     if let Some(until) = host.rests_until.filter(|until| *until > now) {
         let why = host.reason.as_ref().map(ToString::to_string).unwrap_or_default();
         let failed = count(host.failures.into(), "time");
-        return format!("host {name} failed {failed} in a row and is asked again {}: {why}", from(until, now));
+        return format!("{source} failed {failed} in a row and is asked again {}: {why}", from(until, now));
     }
     if let Some(reason) = node_cause(job, standing, record, nodes) {
         return reason;
@@ -257,10 +271,10 @@ fn waits_for(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[No
     let at_limit = limited(host.active, host.transfers) || limited(host.module_active, host.module_transfers);
     if host.active > 0 && (at_limit || told || host.failures > 0) {
         let transfers = count(host.active.into(), "transfer");
-        return format!("host {name} has {transfers} under way and may have no more at once");
+        return format!("{source} has {transfers} under way and may have no more at once");
     }
     if let Some(until) = host.next_start.filter(|until| until.since(now) >= Duration::from_secs(1)) {
-        return format!("host {name} is not asked more often than it may be: next {}", from(until, now));
+        return format!("{source} is not asked more often than it may be: next {}", from(until, now));
     }
     match record.before {
         Some(before) if before > 0 => {
@@ -310,22 +324,30 @@ fn node_cause(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[N
     if all(&["paused"]) {
         return Some(format!("every node is paused; node {}: {}", first.node_id, first.text));
     }
-    if all(&["window", "paused", "level", "drains"]) {
-        let causes: Vec<String> = living.iter().map(|node| format!("node {}: {}", node.node_id, node.text)).collect();
-        return Some(format!("no node asks for {} now; {}", record.queue, causes.join("; ")));
-    }
     if all(&["window", "paused", "level", "drains", "too_large"]) {
-        let is_living = |node: &&NodeStanding| living.iter().any(|why| why.node_id == node.node_id);
-        let most = standing.nodes.iter().filter(is_living).map(|node| node.ceiling_bytes).max().unwrap_or(0);
-        let (need, most) = (size(record.need_bytes), size(most));
-        return Some(format!(
-            "no disk could ever hold it: it needs {need}, and the largest without its reserve has {most}"
-        ));
+        let causes: Vec<String> = living.iter().map(|node| format!("node {}: {}", node.node_id, node.text)).collect();
+        let causes = causes.join("; ");
+        if all(&["window", "paused", "level", "drains"]) {
+            return Some(format!("no node asks for {} now; {causes}", record.queue));
+        }
+        return Some(match largest_disk(standing, &living) {
+            Some(most) if most < record.need_bytes => {
+                let (need, most) = (size(record.need_bytes), size(most));
+                format!("no disk could ever hold it: it needs {need}, and the largest without its reserve has {most}")
+            }
+            _ => format!("no node that could hold it asks for {} now; {causes}", record.queue),
+        });
     }
     if all(&["window", "paused", "level", "drains", "too_large", "no_room", "reserved"]) {
         return Some(no_room(standing, record, nodes));
     }
     None
+}
+
+/// The most that one of these nodes could ever have room for; `None` while one of them has not said it.
+fn largest_disk(standing: &JobStanding, living: &[&NodeWhy]) -> Option<u64> {
+    let mut nodes = standing.nodes.iter().filter(|node| living.iter().any(|why| why.node_id == node.node_id));
+    nodes.try_fold(0, |most, node| node.asked_at.map(|_| node.ceiling_bytes.max(most)))
 }
 
 /// Nodes may be short of different things: of each the node is named that comes nearest.
@@ -335,11 +357,14 @@ fn no_room(standing: &JobStanding, record: &JobRecord, nodes: &[NodeWhy]) -> Str
             |node: &&NodeStanding| nodes.iter().any(|why| why.node_id == node.node_id && why.code == "no_room");
         standing.nodes.iter().filter(is_full)
     };
-    let bytes = full().filter(|node| lacks_bytes(node, record)).max_by_key(|node| node.room_bytes);
-    let inodes = full().filter(|node| !lacks_bytes(node, record)).max_by_key(|node| node.room_inodes);
+    let room = |node: &NodeStanding| room_bytes(node, standing.now);
+    let lacks_bytes = |node: &&NodeStanding| room(node) < record.need_bytes;
+    let bytes = full().filter(lacks_bytes).max_by_key(|node| room(node));
+    let inodes = full().filter(|node| !lacks_bytes(node)).max_by_key(|node| node.room_inodes);
     let bytes = bytes.map(|node| {
-        let (need, room) = (size(record.need_bytes), size(node.room_bytes));
-        format!("it needs {need}, and the most, on node {}, is {room}", node.node_id)
+        let (need, room) = (record.need_bytes, room(node));
+        let [need, room, missing] = [need, room, need.saturating_sub(room)].map(size);
+        format!("it needs {need}, and the most, on node {}, is {room}, which is {missing} too little", node.node_id)
     });
     let inodes = inodes.map(|node| {
         let (need, room) = (count(record.need_inodes, "inode"), node.room_inodes);
@@ -354,8 +379,10 @@ fn no_room(standing: &JobStanding, record: &JobRecord, nodes: &[NodeWhy]) -> Str
     format!("no node has room for it: {}", causes.join("; "))
 }
 
-fn lacks_bytes(node: &NodeStanding, record: &JobRecord) -> bool {
-    record.need_bytes > node.room_bytes
+/// The room that it has: as it last asked, or, when all its slots are busy, as its beat says.
+fn room_bytes(node: &NodeStanding, now: Millis) -> u64 {
+    let of_beat = node.beat.as_ref().map(|beat| beat.room_bytes).filter(|room| *room > 0 && !asks(node, now));
+    of_beat.unwrap_or(node.room_bytes)
 }
 
 /// Why one node does not have it.
@@ -382,12 +409,17 @@ fn judge(node: &NodeStanding, job: JobId, record: &JobRecord, now: Millis, silen
         let (need, ceiling) = (size(record.need_bytes), size(node.ceiling_bytes));
         return of("too_large", format!("needs {need}, its disk without the reserve has {ceiling}"));
     }
+    let room = room_bytes(node, now);
+    let of_bytes = || format!("has room for {}, needs {}", size(room), size(record.need_bytes));
     if !asks(node, now) {
         let running = beat.map_or(0, |beat| beat.running.len());
         let asked =
             node.asked_at.map_or_else(|| "has never asked".to_owned(), |at| format!("last asked {}", from(at, now)));
         let slots = beat.map_or(0, |beat| beat.slots);
-        return of("slots", format!("{running} of {slots} slots busy, {asked}"));
+        let busy = format!("{running} of {slots} slots busy, {asked}");
+        // A slot that becomes free makes no room: what it fetched is stored.
+        let is_full = beat.is_some_and(|beat| beat.room_bytes > 0) && room < record.need_bytes;
+        return if is_full { of("no_room", format!("{}; {busy}", of_bytes())) } else { of("slots", busy) };
     }
     if let Some(other) = reserved {
         return if other == job {
@@ -397,9 +429,8 @@ fn judge(node: &NodeStanding, job: JobId, record: &JobRecord, now: Millis, silen
         };
     }
     let lacks_inodes = record.need_inodes > node.room_inodes;
-    let of_bytes = || format!("has room for {}, needs {}", size(node.room_bytes), size(record.need_bytes));
     let of_inodes = || format!("has {} inodes, needs {}", node.room_inodes, record.need_inodes);
-    match (lacks_bytes(node, record), lacks_inodes) {
+    match (room < record.need_bytes, lacks_inodes) {
         (true, true) => return of("no_room", format!("{}; {}", of_bytes(), of_inodes())),
         (true, false) => return of("no_room", of_bytes()),
         (false, true) => return of("no_room", of_inodes()),

@@ -17,6 +17,7 @@ use crate::{
     clusters::{Depths, HeardNode},
     registry,
     watch::Away,
+    why::{source_name, source_node},
 };
 
 /// At most so many resting hosts are shown.
@@ -81,12 +82,14 @@ impl LevelView {
     }
 }
 
-/// A host that is left alone for now, since it did not give.
+/// A host that is left alone for now, since it did not give; or a node that did not give its backups for second copies.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = RestingHost)]
 pub struct HostView {
-    /// The host.
+    /// The host; `node NODE` for a node.
     pub server_id: String,
+    /// The node, if it is one.
+    pub node_id: Option<String>,
     /// Failures in a row.
     pub failures: u32,
     /// Since the first of them, UTC milliseconds.
@@ -135,8 +138,10 @@ pub struct QueueList {
 
 impl HostView {
     fn of(host: RestingHost) -> Self {
+        let node_id = source_node(&host.host).map(str::to_owned);
         Self {
-            server_id: host.host,
+            server_id: if node_id.is_some() { source_name(&host.host) } else { host.host },
+            node_id,
             failures: host.failures,
             since: host.since,
             until: host.until,

@@ -54,7 +54,11 @@ async fn in_cluster(
     let of_backup = backup.map(|backup| format!("{}/{}/{}", backup.server_id, backup.backup_type, backup.instance));
     let instance = queued.and_then(|queued| queued.job).map(|job| job.key().to_string()).or(of_backup);
     let silent_after = app.settings().silent_after.duration();
-    Ok(why::explain(job, &standing, Known { instance: instance.as_deref(), backup, silent_after }))
+    let urgent = match &standing.record {
+        Some(record) => app.registry().rules(cluster.name().clone()).await?.1.level(&record.queue).urgent,
+        None => false,
+    };
+    Ok(why::explain(job, &standing, Known { instance: instance.as_deref(), backup, silent_after, urgent }))
 }
 
 #[utoipa::path(get, path = "/api/v1/why/{job}", tag = "queues", params(("job" = String, Path)), responses(

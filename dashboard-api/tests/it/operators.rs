@@ -255,7 +255,10 @@ async fn why_a_job_waits_is_one_sentence_and_the_facts() {
     beats(None).await;
     assert!(server.claim("5", 1 << 20).await.is_none());
     let why = server.why(job.id).await;
-    says(&why, "no node has room for it: it needs 1.0 GiB, and the most, on node 5, is 1.0 MiB");
+    says(
+        &why,
+        "no node has room for it: it needs 1.0 GiB, and the most, on node 5, is 1.0 MiB, which is 1023 MiB too little.",
+    );
     assert_eq!(why["nodes"][0]["code"], "no_room");
     assert_eq!(why["instance"], "a/mysql/3306");
     beats(Some("the disk is read-only")).await;
@@ -274,6 +277,13 @@ async fn why_a_job_waits_is_one_sentence_and_the_facts() {
     let opens = longshore_core::Millis(longshore_core::Millis::now().0 + 3_630_000);
     server.queue.close_host(&job.server_id, opens, "its window is 22:00-06:00").await.unwrap();
     says(&server.why(job.id).await, "host a is closed, and opens in 1h: its window is 22:00-06:00");
+    // Urgent jobs are fetched all the same: their host is not what they wait for.
+    server.post("/api/v1/policy/queues", json!({"queue": "level1", "urgent": true})).await;
+    let urgent = server.why(job.id).await;
+    says(&urgent, "no node has room for it");
+    let facts = urgent["facts"].as_array().unwrap();
+    let closed = facts.iter().find(|fact| fact["name"] == "host closed").unwrap();
+    assert!(closed["text"].as_str().unwrap().ends_with(", but not to its level, which is urgent"), "{closed}");
     server.queue.open_host(&job.server_id).await.unwrap();
     let running = [server.job("a", 1).await, server.job("a", 1).await];
     let leases = [server.claim("5", 1 << 40).await.unwrap(), server.claim("5", 1 << 40).await.unwrap()];
@@ -328,13 +338,93 @@ async fn why_names_what_each_node_is_short_of() {
     says(
         &why,
         &format!(
-            "no node has room for it: it needs 1.0 GiB, and the most, on node 7, is 2.0 MiB; node 5 has the bytes, but 7 of \
-             the {need} inodes."
+            "no node has room for it: it needs 1.0 GiB, and the most, on node 7, is 2.0 MiB, which is 1.0 GiB too little; \
+             node 5 has the bytes, but 7 of the {need} inodes."
         ),
     );
     let both = format!("has room for 2.0 MiB, needs 1.0 GiB; has 3 inodes, needs {need}");
     assert_eq!((&why["nodes"][2]["code"], &why["nodes"][2]["text"]), (&json!("no_room"), &json!(both)), "{why:#}");
     assert_eq!(why["nodes"][1]["text"], "has room for 1.0 MiB, needs 1.0 GiB");
+}
+
+#[tokio::test]
+async fn why_calls_a_job_too_large_for_every_disk_only_when_it_is() {
+    let server = Server::start().await;
+    let job = server.job("a", 10 << 30).await;
+    let asked = async |node: &str, ceiling_bytes: u64, paused: Option<&str>| {
+        let room = Room { bytes: 1 << 20, inodes: u64::MAX, ceiling_bytes };
+        assert!(server.claim_with(node, room).await.is_none());
+        let mut beat = beat(node);
+        (beat.running, beat.paused) = (Vec::new(), paused.map(str::to_owned));
+        server.queue.beat(&beat).await.unwrap();
+    };
+    asked("6", 1 << 30, None).await;
+    asked("5", 100 << 30, Some("the disk is read-only")).await;
+    let others = "node 6: needs 10.0 GiB, its disk without the reserve has 1.0 GiB";
+    let wanted = format!("no node that could hold it asks for level1 now; node 5: the disk is read-only; {others}.");
+    says(&server.why(job.id).await, &wanted);
+    asked("5", 2 << 30, Some("the disk is read-only")).await;
+    let wanted = "no disk could ever hold it: it needs 10.0 GiB, and the largest without its reserve has 2.0 GiB";
+    says(&server.why(job.id).await, wanted);
+    // Of one that never asked nobody knows what its disk could hold.
+    let mut new = beat("7");
+    (new.running, new.paused) = (Vec::new(), Some("it starts".to_owned()));
+    server.queue.beat(&new).await.unwrap();
+    says(&server.why(job.id).await, "no node that could hold it asks for level1 now");
+}
+
+#[tokio::test]
+async fn why_of_what_smaller_ones_pass_tells_how_much_room_is_missing_also_while_all_slots_are_busy() {
+    let server = Server::start().await;
+    let large = server.job("a", 1 << 30).await;
+    let small = server.job("b", 1 << 20).await;
+    let mut full = beat("5");
+    (full.running, full.paused, full.room_bytes) = (Vec::new(), None, 256 << 20);
+    server.queue.beat(&full).await.unwrap();
+    assert_eq!(server.claim("5", 512 << 20).await.unwrap().job.id, small.id);
+    let why = server.why(large.id).await;
+    says(&why, "it needs 1.0 GiB, and the most, on node 5, is 511 MiB, which is 513 MiB too little");
+    let mut connection = server.redis.connection();
+    let mut command = redis::cmd("HINCRBY");
+    let () = command.arg("longshore:node:5").arg("asked").arg(-60_000_000).query(&mut connection).unwrap();
+    let why = server.why(large.id).await;
+    says(&why, "it needs 1.0 GiB, and the most, on node 5, is 256 MiB, which is 768 MiB too little");
+    assert_eq!(why["nodes"][0]["code"], "no_room");
+    assert!(why["nodes"][0]["text"].as_str().unwrap().contains("slots busy, last asked 1m ago"), "{why:#}");
+}
+
+#[tokio::test]
+async fn a_node_that_gives_no_copies_is_called_a_node() {
+    let server = Server::start().await;
+    server.job("a", 1000).await;
+    let first = server.claim("5", 1 << 20).await.unwrap();
+    let mut report = stored("1/mysql/1", std::time::Duration::ZERO);
+    (report.job, report.revision) = (first.job.clone(), first.revision);
+    server.queue.settle(&first, &report, End::Copy).await.unwrap();
+    let node_id = "6".parse().unwrap();
+    let levels = server.queue.copy_levels(&node_id).await.unwrap();
+    let request = ClaimRequest {
+        node_id: &node_id,
+        request_id: uuid::Uuid::now_v7(),
+        levels: &levels,
+        room: Room { bytes: 1 << 30, inodes: u64::MAX, ceiling_bytes: 1 << 40 },
+        weight: 100,
+        free_slots: 1,
+        lease: std::time::Duration::from_secs(60),
+        host: HostLimits { transfers: 2, starts_per_second: 0.0 },
+        batch: BatchLimit { jobs: 1, bytes: 0 },
+    };
+    let Claimed::Jobs(leases) = server.queue.claim(&request).await.unwrap() else { panic!("no copy was claimed") };
+    let rest = std::time::Duration::from_secs(630);
+    let patience = Patience { first_rest: rest, longest_rest: rest, give_up: 100 * rest };
+    server.queue.host_failed(&leases[0], patience, &Reason::new(ReasonCode::Unreachable, "it is off")).await.unwrap();
+    let why = server.why(first.job.id).await;
+    says(&why, "Its second copy waits: node 5 failed 1 time in a row and is asked again in 10m");
+    assert!(!why.to_string().contains("@5: "), "{why:#}");
+    let resting = &server.get("/api/v1/queues").await["clusters"][0]["resting"][0];
+    assert_eq!((&resting["server_id"], &resting["node_id"]), (&json!("node 5"), &json!("5")));
+    let page = server.request(Method::GET, "/page/queues").send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("<strong>node 5</strong>"), "{page}");
 }
 
 #[tokio::test]
@@ -364,10 +454,15 @@ async fn what_waits_is_counted_by_what_keeps_it() {
     let nodes = async |state: &str| {
         server.metric(&format!("longshore_dashboard_nodes{{cluster=\"default\",state=\"{state}\"}}")).await
     };
-    for host in ["a", "a", "a", "b"] {
+    // How long held ones wait is not known; that is not 0.
+    let oldest = "longshore_dashboard_oldest_seconds{cluster=\"default\",queue=\"level1\"}";
+    server.job("b", 1000).await;
+    server.change("jobs/hold", json!({"filter": {"server_id": "b"}})).await;
+    assert_eq!(server.metric(oldest).await, None);
+    for host in ["a", "a", "a"] {
         server.job(host, 1000).await;
     }
-    server.change("jobs/hold", json!({"filter": {"server_id": "b"}})).await;
+    assert!(server.metric(oldest).await.is_some_and(|seconds| seconds < 60.0));
     let reason = Reason::new(ReasonCode::Unreachable, "no route to host");
     let rest = std::time::Duration::from_secs(60);
     let patience = Patience { first_rest: rest, longest_rest: rest, give_up: 100 * rest };
@@ -383,8 +478,13 @@ async fn what_waits_is_counted_by_what_keeps_it() {
     {
         let mut beat = beat(node);
         (beat.weight, beat.paused) = (weight, paused.map(str::to_owned));
+        if node != "6" {
+            beat.closed.insert("level1".parse().unwrap(), "the level's window is closed".to_owned());
+        }
         server.queue.beat(&beat).await.unwrap();
     }
+    let closed = "longshore_dashboard_closed_nodes{cluster=\"default\",queue=\"level1\"}";
+    assert_eq!(server.metric(closed).await, Some(2.0));
     let counted = [nodes("claiming").await, nodes("draining").await, nodes("paused").await, nodes("silent").await];
     assert_eq!(counted, [Some(1.0), Some(1.0), Some(1.0), Some(0.0)]);
     server.redis.stop();
