@@ -38,6 +38,29 @@ pub enum Next {
     Nothing(Option<Idle>),
 }
 
+impl Next {
+    /// The queue's answer in a word, for who counts them.
+    fn answer(&self) -> &'static str {
+        match self {
+            Self::Jobs(_) => "job",
+            Self::Nothing(Some(Idle::NoRoom)) => "no_room",
+            Self::Nothing(Some(Idle::HostsBusy)) => "hosts_busy",
+            Self::Nothing(Some(Idle::Yields)) => "yields",
+            Self::Nothing(Some(Idle::Reserved)) => "reserved",
+            Self::Nothing(Some(Idle::Empty) | None) => "empty",
+        }
+    }
+}
+
+/// The same, while the node may not ask the queue.
+fn unasked(weight: u32, some_open: bool) -> &'static str {
+    match (weight, some_open) {
+        (0, _) => "drains",
+        (_, false) => "window",
+        (_, true) => "paused",
+    }
+}
+
 /// Asks for one node.
 #[derive(Debug)]
 pub struct Claimer<'a> {
@@ -89,12 +112,7 @@ impl<'a> Claimer<'a> {
             Err(why) => {
                 self.node.paused(Some(why));
                 let policy = self.node.policy.now();
-                let answer = match policy.weight {
-                    0 => "drains",
-                    _ if policy.open.is_empty() => "window",
-                    _ => "paused",
-                };
-                return (Next::Nothing(None), answer);
+                return (Next::Nothing(None), unasked(policy.weight, !policy.open.is_empty()));
             }
         };
         let claimed = match admitted {
@@ -104,14 +122,7 @@ impl<'a> Claimer<'a> {
         match claimed {
             Ok(next) => {
                 self.node.paused(None);
-                let answer = match &next {
-                    Next::Jobs(_) => "job",
-                    Next::Nothing(Some(Idle::NoRoom)) => "no_room",
-                    Next::Nothing(Some(Idle::HostsBusy)) => "hosts_busy",
-                    Next::Nothing(Some(Idle::Yields)) => "yields",
-                    Next::Nothing(Some(Idle::Reserved)) => "reserved",
-                    Next::Nothing(Some(Idle::Empty) | None) => "empty",
-                };
+                let answer = next.answer();
                 (next, answer)
             }
             Err(error) => {
@@ -213,5 +224,29 @@ pub async fn hear(node: Arc<Node>, end: CancellationToken) {
     tokio::select! {
         () = listen => {}
         () = end.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_for_which_nothing_is_claimed_has_its_own_word() {
+        for (idle, wanted) in [
+            (Some(Idle::NoRoom), "no_room"),
+            (Some(Idle::HostsBusy), "hosts_busy"),
+            (Some(Idle::Yields), "yields"),
+            (Some(Idle::Reserved), "reserved"),
+            (Some(Idle::Empty), "empty"),
+            (None, "empty"),
+        ] {
+            assert_eq!(Next::Nothing(idle).answer(), wanted);
+        }
+        for (weight, some_open, wanted) in
+            [(0, true, "drains"), (0, false, "drains"), (7, false, "window"), (7, true, "paused")]
+        {
+            assert_eq!(unasked(weight, some_open), wanted);
+        }
     }
 }

@@ -14,6 +14,7 @@ pub fn router(node: Arc<Node>) -> Router {
 }
 
 async fn all_metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
+    node.metrics.obeys(node.settings.slots, &node.policy.now());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], node.metrics.all.encode())
 }
 
