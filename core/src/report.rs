@@ -122,6 +122,13 @@ impl Reason {
     }
 }
 
+impl ReasonCode {
+    /// Whether what came was not what was announced.
+    pub fn is_difference(&self) -> bool {
+        matches!(self, Self::SizeDiffers | Self::DigestDiffers)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.code.as_str(), self.text)

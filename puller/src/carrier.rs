@@ -97,15 +97,16 @@ impl Carrier {
             None => {
                 let lane = self.bandwidth.lane(&job.server_id, turn.queue);
                 let errand = Errand { source, content, lane: &lane, progress, stop };
-                Box::pin(self.fetcher.fetch(&incoming, errand)).await?
+                Box::pin(self.fetcher.fetch(&incoming, errand)).await
             }
             Some(first) => {
                 let lane = self.bandwidth.copies();
-                match self.copier.fetch(&incoming, first, &lane, progress, stop).await {
-                    Ok(fetched) => fetched,
-                    Err(failure) => return Err(self.aside(incoming, failure).await),
-                }
+                self.copier.fetch(&incoming, first, &lane, progress, stop).await
             }
+        };
+        let fetched = match fetched {
+            Ok(fetched) => fetched,
+            Err(failure) => return Err(self.aside(incoming, failure).await),
         };
         step::reached("puller.fetched");
         let transfer = Transfer {
@@ -226,33 +227,27 @@ impl Carrier {
         .await
     }
 
-    /// Keeps what differs for a person, one for each job; the next transfer begins anew. The second time, there is none.
+    /// Keeps what differs for a person, one for each job; the next transfer begins anew.
     pub(crate) async fn aside(&self, incoming: Incoming, failure: Failure) -> Failure {
         if failure.class != Class::Corrupt {
             return failure;
         }
         let (store, job) = (Arc::clone(&self.store), incoming.job());
         let kept = blocking(move || {
-            let name = job.to_string();
             let failed = |error: io::Error| Failure::store("setting aside what differs", &error);
-            let is_second = fs::exists(store.root().join(CORRUPT).join(&name)).map_err(failed)?;
             if Size::below(&incoming.backup()).bytes == 0 {
-                return Ok((is_second, None));
+                return Ok(None);
             }
-            store.set_aside(&incoming.backup(), CORRUPT, &name).map(|to| (is_second, Some(to))).map_err(failed)
+            store.set_aside(&incoming.backup(), CORRUPT, &job.to_string()).map(Some).map_err(failed)
         });
         match kept.await {
-            Ok((is_second, to)) => {
-                if let Some(to) = to {
-                    tracing::warn!(%job, to = %to.display(), reason = %failure.reason, "not what was announced; kept");
-                }
-                if is_second { Failure { class: Class::GiveUp, ..failure } } else { failure }
+            Ok(Some(to)) => {
+                tracing::warn!(%job, to = %to.display(), reason = %failure.reason, "not what was announced; kept");
             }
-            Err(broken) => {
-                tracing::error!(%job, reason = %broken.reason, "what differs could not be set aside");
-                failure
-            }
+            Ok(None) => {}
+            Err(broken) => tracing::error!(%job, reason = %broken.reason, "what differs could not be set aside"),
         }
+        failure
     }
 
     fn report(

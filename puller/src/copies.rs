@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bandwidth::Lane,
-    failure::Failure,
+    failure::{Class, Failure},
     fetch::Fetched,
     incoming::{Incoming, on_disk},
     peers::Peers,
@@ -106,7 +106,7 @@ impl Copier {
         let serve = self.peers.get(from).await.and_then(|peer| peer.serve);
         let serve = serve.and_then(|serve| Url::parse(&serve).ok()).ok_or_else(|| {
             let text = format!("node {from} does not say where it serves files (does its puller run, with [serve]?)");
-            Failure::new(ReasonCode::Unreachable, text)
+            Failure { class: Class::Host, ..Failure::new(ReasonCode::Unreachable, text) }
         })?;
         let found = incoming.prepare(None).await;
         let found = found.map_err(|error| Failure::store("the transfer's folder", &error))?;
@@ -311,19 +311,24 @@ impl Copying<'_> {
             StatusCode::NOT_FOUND => ReasonCode::SourceMissing,
             _ => ReasonCode::TransferFailed,
         };
+        // Of which it has not even an idea now: all that it has to give at once is taken, or it starts or ends.
+        let is_busy = status.is_server_error();
         let detail = response.json::<serde_json::Value>().await.ok();
         let detail = detail.and_then(|problem| Some(problem.get("detail")?.as_str()?.to_owned()));
-        Err(self.failed(code, detail.unwrap_or_else(|| status.to_string())))
+        let failure = self.failed(code, detail.unwrap_or_else(|| status.to_string()));
+        Err(if is_busy { Failure { class: Class::Host, ..failure } } else { failure })
     }
 
-    /// The line to the other node broke, or it can't be reached.
+    /// The line to the other node broke, or it can't be reached. Nothing came of it: then it is asked again when it has rested, as
+    /// any host that is down.
     fn broken(&self, error: &reqwest::Error) -> Failure {
         let code = if error.is_connect() { ReasonCode::Unreachable } else { ReasonCode::TransferFailed };
         let mut innermost: &dyn std::error::Error = error;
         while let Some(inner) = innermost.source() {
             innermost = inner;
         }
-        self.failed(code, innermost.to_string())
+        let failure = self.failed(code, innermost.to_string());
+        if self.received_bytes == 0 { Failure { class: Class::Host, ..failure } } else { failure }
     }
 
     fn differs(&self, text: String) -> Failure {

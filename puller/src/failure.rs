@@ -18,7 +18,7 @@ pub enum Class {
     NodeRests,
     /// This node's own, whatever the job: given back with nothing counted, and this node takes no job for a while.
     NodeUnfit,
-    /// Not what was announced: fetched once more from its source, then kept for a person.
+    /// Not what was announced: fetched once more from its source, by whichever node, then kept for a person.
     Corrupt,
     /// No repetition can help.
     GiveUp,
@@ -38,11 +38,9 @@ pub struct Failure {
 impl Failure {
     /// With the class that `code` has everywhere.
     pub fn new(code: ReasonCode, text: impl Into<String>) -> Self {
-        use ReasonCode::{
-            Cancelled, DigestDiffers, FileKind, FileUnsafe, Malformed, SizeDiffers, StoreFailed, UnsafePath,
-        };
+        use ReasonCode::{Cancelled, FileKind, FileUnsafe, Malformed, StoreFailed, UnsafePath};
         let class = match code {
-            SizeDiffers | DigestDiffers => Class::Corrupt,
+            _ if code.is_difference() => Class::Corrupt,
             StoreFailed => Class::NodeRests,
             FileKind | FileUnsafe | UnsafePath | Malformed => Class::GiveUp,
             Cancelled => Class::Ended,

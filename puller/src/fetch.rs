@@ -102,9 +102,9 @@ struct Load {
 struct Run {
     end: Option<End>,
     said: Vec<u8>,
-    digests: HashMap<Vec<u8>, Xxh3>,
-    /// Received by this run, with a digest or without.
-    files: u64,
+    /// Received by this run, with a digest or without, by their names: rsync tells of one twice when it fetches it anew, because the
+    /// first time it did not come as the host has it.
+    files: HashMap<Vec<u8>, Option<Xxh3>>,
     /// Made by this run.
     folders: u64,
     /// Of files; rsync tells it at a good end.
@@ -187,13 +187,13 @@ impl Fetcher {
         let remember = |xxh128: Xxh128| {
             self.xxh128.lock().unwrap_or_else(PoisonError::into_inner).insert(source.address.clone(), xxh128);
         };
-        let first = match known {
+        let mut checksum = match known {
             Some(Xxh128::Unknown(since)) if since.elapsed() < ASK_FOR_XXH128_AGAIN => Checksum::Negotiated,
             _ => Checksum::Xxh128,
         };
-        let mut run = self.run(incoming, errand, load, found, first).await?;
+        let mut run = self.run(incoming, errand, load, found, checksum).await?;
         let succeeded = |run: &Run| matches!(&run.end, Some(End::Exit(status)) if status.success());
-        if first == Checksum::Xxh128 {
+        if checksum == Checksum::Xxh128 {
             if succeeded(&run) {
                 remember(Xxh128::Known);
             } else if run.may_be_old_daemon()
@@ -201,25 +201,21 @@ impl Fetcher {
                 && !matches!(known, Some(Xxh128::Known))
                 && incoming.here().await.bytes == found.bytes
             {
-                let second = self.run(incoming, errand, load, found, Checksum::Negotiated).await?;
-                if succeeded(&second) {
+                checksum = Checksum::Negotiated;
+                run = self.run(incoming, errand, load, found, checksum).await?;
+                if succeeded(&run) {
                     tracing::info!(host = %source.address, "its rsync does not know xxh128; digests are made by reading");
                     remember(Xxh128::Unknown(Instant::now()));
                 }
-                run = second;
-                run.digests.clear();
             }
-        } else {
-            run.digests.clear();
         }
         let whole = succeeded(&run);
-        if !whole {
-            // A digest is printed before it is known whether the file came whole.
-            run.digests.clear();
-        }
         let failure = self.judge(&run, incoming, errand, load, found).await;
+        // A digest is printed before it is known whether the file came whole.
+        let are_known = whole && checksum == Checksum::Xxh128;
+        let files = run.files.into_iter().filter(|_| are_known);
         let fetched = Fetched {
-            digests: run.digests,
+            digests: files.filter_map(|(name, digest)| Some((name, digest?))).collect(),
             received_bytes: run.received_bytes,
             seconds: started.elapsed().as_secs_f64(),
             found_bytes: found.bytes,
@@ -327,7 +323,7 @@ impl Fetcher {
                 read = read_some(&mut stdout, &mut out), if stdout.is_some() => {
                     parser.push(&out[..read], |event| run.heard(event, progress));
                     // Each is remembered: a host must not fill the memory with names.
-                    if run.files > content.files.max(1) {
+                    if run.files.len() as u64 > content.files.max(1) {
                         run.end = Some(End::Alarm(Alarm::TooManyFiles));
                         break;
                     }
@@ -348,6 +344,8 @@ impl Fetcher {
                     break;
                 }
                 () = route.must_change(lane), if run.end.is_none() => {
+                    // Only while it runs is there a connection, which may not have been looked at yet.
+                    let _ = route.received(rsync.id());
                     run.end = Some(End::Moved);
                     break;
                 }
@@ -397,8 +395,7 @@ impl Run {
     fn heard(&mut self, event: Event, progress: &Progress) {
         match event {
             Event::File { name, digest } => {
-                self.files += 1;
-                self.digests.extend(digest.map(|digest| (name, digest)));
+                self.files.insert(name, digest);
             }
             Event::Folder => self.folders += 1,
             Event::Matched(_) => {}
@@ -415,7 +412,7 @@ impl Run {
     fn may_be_old_daemon(&self) -> bool {
         match &self.end {
             Some(End::Exit(status)) => {
-                self.digests.is_empty() && status.code().is_some_and(exit_code::may_be_old_daemon)
+                self.files.is_empty() && status.code().is_some_and(exit_code::may_be_old_daemon)
             }
             _ => false,
         }

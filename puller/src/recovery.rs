@@ -2,7 +2,8 @@
 //!
 //! A transfer's folder is left to others after its job was settled. So a folder whose backup has its final name belongs to a job
 //! of which it is not known whether its report was written: the queue is asked with that very report, which answers "already"
-//! to a repetition, and "lost" when another node has the job, and then the copy here moves to `.superseded/`.
+//! to a repetition, and "lost" when the lease is not ours. When the job has ended then, by another node, the copy here moves to
+//! `.superseded/`; until it has, the copy may be all there is of the backup, and stays: a claim of the job by this node finds it.
 
 use std::{
     fs, io,
@@ -137,6 +138,10 @@ async fn settle_published(node: &Arc<Node>, job: JobId, place: &RelativePath) ->
         }
         Settled::AlreadyYours => {}
         Settled::Lost => {
+            if !node.queue.has_ended(&job).await? {
+                tracing::info!(%job, "a backup published before whose job waits, or is fetched again; left until that has ended");
+                return Ok(());
+            }
             if !node.carrier.set_aside_as_superseded(folder, &report).await {
                 return Ok(());
             }

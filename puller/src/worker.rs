@@ -20,7 +20,7 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use longshore_core::{
     Millis, Outcome, ReasonCode, Report,
-    queue::{End, Held, HostFailed, Lease, Patience, Settled},
+    queue::{End, Held, Lease, Patience, Returned, Settled},
     redis_link::LinkError,
     report::{REPORT_VERSION, Reason, Transfer},
     step,
@@ -43,6 +43,9 @@ const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::f
 const MOST_KILLED: u32 = 10;
 /// A retry's wait is doubled at most so often.
 const MOST_DOUBLINGS: u32 = 6;
+/// What one claim brought and could not be fetched together goes one after the other for so long; then other slots may have the
+/// rest, here or elsewhere.
+const ALONE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a drain waits for Redis to take a job back.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -113,10 +116,11 @@ async fn work_on(node: &Arc<Node>, workers: &[Worker<'_>], stop: &CancellationTo
         }
         conclude(node, together, Some(&file_system)).await;
     }
-    let mut host_failed = None;
-    for worker in alone {
+    let (mut host_failed, began) = (None, Instant::now());
+    for (number, worker) in alone.into_iter().enumerate() {
         let result = match &host_failed {
             Some(failure) => Err(Failure::clone(failure)),
+            None if number > 0 && began.elapsed() > ALONE_WITHIN => Err(Failure::ended()),
             None => worker.bring(stop).await,
         };
         if let Err(failure) = &result
@@ -202,7 +206,7 @@ async fn land<'a>(
     let settled = join_all(asked).await;
     step::reached("puller.settled");
     for (worker, brought) in lost {
-        worker.superseded(brought, "before its backup was published").await;
+        worker.lost(brought, "before its backup was published").await;
     }
     let mut done = Vec::with_capacity(named.len());
     for ((worker, brought), settled) in named.into_iter().zip(settled) {
@@ -211,7 +215,7 @@ async fn land<'a>(
                 worker.stored(&brought.report);
                 done.push(brought);
             }
-            Some(Settled::Lost) => worker.superseded(brought, "before its report was written").await,
+            Some(Settled::Lost) => worker.lost(brought, "before its report was written").await,
             // Published, and the process is told to end while Redis is away: the next start settles it.
             None => {}
         }
@@ -309,10 +313,15 @@ impl<'a> Worker<'a> {
         self.node.count_stored(&self.lease().queue, job.size_bytes());
     }
 
-    async fn superseded(&self, brought: Brought, when: &str) {
+    /// What was brought is out of the way when the job is over. Until then it stays, whole as it is, and may be all there is of the
+    /// backup: the next claim of the job here finds it, or the sweep when another node has settled it ([`crate::recovery`]).
+    async fn lost(&self, brought: Brought, when: &str) {
         self.is_over.store(true, Relaxed);
-        self.span.in_scope(|| tracing::warn!(when, "the lease was lost; another node has the job"));
-        self.node.carrier.superseded(brought).await;
+        let is_ended = self.node.queue.has_ended(&brought.report.job.id).await.unwrap_or(false);
+        self.span.in_scope(|| tracing::warn!(when, is_ended, "the lease was lost"));
+        if is_ended {
+            self.node.carrier.superseded(brought).await;
+        }
     }
 
     /// Decides what becomes of a job whose transfer failed: the one place where a failure is logged. `disk` is how the node's was then.
@@ -348,7 +357,7 @@ impl<'a> Worker<'a> {
             Class::GiveUp | Class::Ended | Class::Host => false,
         };
         if again {
-            self.put_off(&failure.reason).await;
+            self.put_off(failure.reason).await;
         } else {
             self.give_up(failure.reason).await;
         }
@@ -362,27 +371,26 @@ impl<'a> Worker<'a> {
             longest_rest: settings.host_rest_longest.duration(),
             give_up: settings.give_up_host.duration(),
         };
-        let held = match self.insist("host_failed", || node.queue.host_failed(lease, patience, &reason)).await {
-            Some(HostFailed::GiveUp) => {
+        match self.insist("host_failed", || node.queue.host_failed(lease, patience, &reason)).await {
+            Some(Returned::GiveUp) => {
                 let text = format!("its host could not be asked for {}: {}", settings.give_up_host, reason.text);
-                return self.give_up(Reason::new(reason.code, text)).await;
+                self.give_up(Reason::new(reason.code, text)).await;
             }
-            Some(HostFailed::GivenBack) => {
+            Some(returned) => {
                 tracing::warn!(%reason, "the host could not be asked; given back, no attempt counted");
-                Some(Held::Yours)
+                self.after_return(returned == Returned::GivenBack, &reason).await;
             }
-            Some(HostFailed::Lost) => Some(Held::Lost),
-            None => None,
-        };
-        self.after_return(held, &reason).await;
+            None => {}
+        }
     }
 
     /// For any node to take at once; this one rests.
     async fn give_back(&self, reason: &Reason) {
         let (node, lease) = (self.node, self.lease());
         tracing::warn!(%reason, "this node can store nothing now; given back, no attempt counted");
-        let held = self.insist("release", || node.queue.release(lease)).await;
-        self.after_return(held, reason).await;
+        if let Some(held) = self.insist("release", || node.queue.release(lease)).await {
+            self.after_return(held == Held::Yours, reason).await;
+        }
     }
 
     /// Lets another node have it at once, though file work of it may still wait for this one's disk: nothing here is touched.
@@ -394,21 +402,25 @@ impl<'a> Worker<'a> {
         }
     }
 
-    async fn put_off(&self, reason: &Reason) {
+    async fn put_off(&self, reason: Reason) {
         let (node, lease) = (self.node, self.lease());
         let doublings = lease.attempts.saturating_sub(1).min(MOST_DOUBLINGS);
         let delay = jittered(node.settings.retry_delay.duration() * 2u32.pow(doublings));
         tracing::warn!(%reason, attempt = lease.attempts, retry_in = ?delay, "transfer failed; put back");
-        let held = self.insist("retry", || node.queue.retry_later(lease, delay, reason)).await;
-        self.after_return(held, reason).await;
+        match self.insist("retry", || node.queue.retry_later(lease, delay, &reason)).await {
+            // Twice it was not what was announced.
+            Some(Returned::GiveUp) => self.give_up(reason).await,
+            Some(returned) => self.after_return(returned == Returned::GivenBack, &reason).await,
+            None => {}
+        }
     }
 
-    async fn after_return(&self, held: Option<Held>, reason: &Reason) {
-        match held {
-            Some(Held::Yours) => self.node.count_retried(reason.code.as_str()),
+    async fn after_return(&self, was_ours: bool, reason: &Reason) {
+        if was_ours {
+            self.node.count_retried(reason.code.as_str());
+        } else {
             // Another node has the job: nobody comes back for what arrived here.
-            Some(Held::Lost) => self.node.carrier.discard(&self.lease().job).await,
-            None => {}
+            self.node.carrier.discard(&self.lease().job).await;
         }
     }
 

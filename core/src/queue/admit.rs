@@ -67,38 +67,63 @@ pub(super) struct Entry {
 }
 
 impl Queue {
-    /// Admits the oldest entries of these levels' inboxes, at most `most` in all, the first level first.
+    /// Admits the oldest entries of these levels' inboxes, at most `most` in all: an equal part of each, since a job's wait counts
+    /// from its admission, then what is left over for the first level first.
     ///
     /// # Errors
     /// [`LinkError`] when Redis is away; what was admitted before it stays admitted.
     pub async fn admit(&self, levels: &[Level], most: usize) -> Result<Admitted, LinkError> {
         let mut admitted = Admitted::default();
-        let mut left = most;
+        let part = (most / levels.len().max(1)).max(1);
+        let (mut left, mut fuller) = (most, Vec::new());
         for level in levels {
-            match self.admit_level(level, &mut left, &mut admitted).await {
-                Err(error) if error.is_transient() => return Err(error),
-                Err(error) => admitted.unread = Some(format!("{}: {error}", level.name)),
-                Ok(()) => {}
+            if Box::pin(self.admit_level(level, part, &mut left, &mut admitted)).await? {
+                fuller.push(level);
             }
+        }
+        for level in fuller {
+            Box::pin(self.admit_level(level, most, &mut left, &mut admitted)).await?;
         }
         Ok(admitted)
     }
 
-    /// Admits at most `left` entries of one inbox.
-    async fn admit_level(&self, level: &Level, left: &mut usize, admitted: &mut Admitted) -> Result<(), LinkError> {
-        while *left > 0 {
-            let entries = self.peek(&level.name, (*left).min(BATCH_ENTRIES)).await?;
-            if entries.is_empty() {
-                break;
-            }
-            let taken = self.take_in(level, &entries, admitted).await?;
-            *left = left.saturating_sub(taken);
-            if taken < entries.len() {
-                // Another node admits from this inbox just now.
-                break;
+    /// Admits at most `most` entries of one inbox, within what is `left` for all; tells whether there may be more.
+    async fn admit_level(
+        &self,
+        level: &Level,
+        most: usize,
+        left: &mut usize,
+        admitted: &mut Admitted,
+    ) -> Result<bool, LinkError> {
+        let mut of_this = most.min(*left);
+        while of_this > 0 {
+            let taken = self.admit_some(level, of_this.min(BATCH_ENTRIES), admitted).await;
+            let (entries, taken) = match taken {
+                Err(error) if !error.is_transient() => {
+                    admitted.unread = Some(format!("{}: {error}", level.name));
+                    return Ok(false);
+                }
+                other => other?,
+            };
+            (of_this, *left) = (of_this.saturating_sub(taken), left.saturating_sub(taken));
+            if taken == 0 || taken < entries {
+                // It is empty, or another node admits from it just now.
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// How many entries were there, and how many of them were admitted.
+    async fn admit_some(
+        &self,
+        level: &Level,
+        most: usize,
+        admitted: &mut Admitted,
+    ) -> Result<(usize, usize), LinkError> {
+        let entries = self.peek(&level.name, most).await?;
+        let taken = if entries.is_empty() { 0 } else { self.take_in(level, &entries, admitted).await? };
+        Ok((entries.len(), taken))
     }
 
     /// Reads and parses the oldest entries.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Lease, Queue, claim::micros, script};
+use super::{Lease, Queue, Returned, claim::micros, script};
 use crate::{Millis, ServerId, job::ModuleName, redis_link::LinkError, report::Reason};
 
 /// What one host may be asked at once. The same on all nodes, or the smallest counts.
@@ -45,38 +45,18 @@ pub struct Patience {
     pub give_up: Duration,
 }
 
-/// What becomes of a job whose host could not be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostFailed {
-    /// It is ready again, the attempt not counted.
-    GivenBack,
-    /// It is still its holder's, who is to end it.
-    GiveUp,
-    /// It is another's.
-    Lost,
-}
-
 impl Queue {
     /// A job's host can't be asked (it is down, or refuses): it rests, and may then have one transfer at a time, until a job of it
-    /// is stored.
+    /// is stored. The job is given back, the attempt not counted.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn host_failed(
-        &self,
-        held: &Lease,
-        patience: Patience,
-        reason: &Reason,
-    ) -> Result<HostFailed, LinkError> {
+    pub async fn host_failed(&self, held: &Lease, patience: Patience, reason: &Reason) -> Result<Returned, LinkError> {
         let mut call = script::HOST_FAILED.prepare_invoke();
         call.arg(held.job.id.to_string()).arg(held.node_id.as_str()).arg(held.revision);
         call.arg(micros(patience.first_rest)).arg(micros(patience.longest_rest));
         call.arg(reason.code.as_str()).arg(&reason.text).arg(micros(patience.give_up));
-        Ok(match self.run(&call).await? {
-            0 => HostFailed::Lost,
-            1 => HostFailed::GivenBack,
-            _ => HostFailed::GiveUp,
-        })
+        self.run(&call).await.map(Returned::from_answer)
     }
 
     /// No job of `host` is given out before `until` (by Redis' clock), but those of urgent levels. What runs goes on.

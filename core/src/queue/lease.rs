@@ -48,6 +48,27 @@ impl Held {
     }
 }
 
+/// What becomes of a job that its holder can't bring now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Returned {
+    /// It waits again.
+    GivenBack,
+    /// It is still its holder's, who is to end it.
+    GiveUp,
+    /// It is another's.
+    Lost,
+}
+
+impl Returned {
+    pub(super) fn from_answer(answer: u32) -> Self {
+        match answer {
+            0 => Self::Lost,
+            1 => Self::GivenBack,
+            _ => Self::GiveUp,
+        }
+    }
+}
+
 /// The answer to a settle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Settled {
@@ -138,11 +159,12 @@ impl Queue {
         Ok(ended && !self.query::<bool>(redis::cmd("EXISTS").arg(key(&format!("job:{job}")))).await?)
     }
 
-    /// Gives the job back, to be claimed again by any node after `delay`. The attempt stays counted; no report is made.
+    /// Gives the job back, to be claimed again by any node after `delay`. The attempt stays counted; no report is made. What
+    /// differed from its announcement once before, wherever that was, is to be given up.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn retry_later(&self, held: &Lease, delay: Duration, reason: &Reason) -> Result<Held, LinkError> {
+    pub async fn retry_later(&self, held: &Lease, delay: Duration, reason: &Reason) -> Result<Returned, LinkError> {
         self.put_off(&held.job.id.to_string(), &held.node_id, &held.revision.to_string(), delay, reason).await
     }
 
@@ -161,7 +183,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn put_back(&self, held: &HeldLease, reason: &Reason) -> Result<Held, LinkError> {
+    pub async fn put_back(&self, held: &HeldLease, reason: &Reason) -> Result<Returned, LinkError> {
         self.put_off(&held.job.to_string(), &held.node_id, &held.revision.to_string(), Duration::ZERO, reason).await
     }
 
@@ -172,11 +194,11 @@ impl Queue {
         revision: &str,
         delay: Duration,
         reason: &Reason,
-    ) -> Result<Held, LinkError> {
+    ) -> Result<Returned, LinkError> {
         let mut call = script::RETRY.prepare_invoke();
         call.arg(id).arg(node_id.as_str()).arg(revision).arg(micros(delay));
-        call.arg(reason.code.as_str()).arg(&reason.text);
-        self.run(&call).await.map(Held::from_answer)
+        call.arg(reason.code.as_str()).arg(&reason.text).arg(u8::from(reason.code.is_difference()));
+        self.run(&call).await.map(Returned::from_answer)
     }
 
     /// Keeps a job for a person whose record can't be read; there is no report of it.

@@ -207,6 +207,18 @@ async fn the_budget_of_one_call_is_kept_over_all_inboxes() {
 }
 
 #[tokio::test]
+async fn a_flood_in_the_first_inbox_leaves_the_others_their_part_of_a_call() {
+    let cluster = Cluster::start();
+    for queue in ["level1"; 30].into_iter().chain(["level3"]) {
+        cluster.queue.offer(&job(queue, "111111", 1)).await.unwrap();
+    }
+    assert_eq!(cluster.queue.admit(&levels(&["level1", "level2", "level3"]), 12).await.unwrap().jobs, 12);
+    let depths = cluster.queue.depths(&names(&["level1", "level3"])).await.unwrap();
+    // What the others leave over is the first one's.
+    assert_eq!((depths[0].inbox, depths[1].inbox), (19, 0));
+}
+
+#[tokio::test]
 async fn a_queue_can_not_have_the_name_of_one_of_our_keys() {
     let cluster = Cluster::start();
     let error = cluster.queue.offer(&job("longshore:reports", "111111", 1)).await.unwrap_err();

@@ -2,6 +2,7 @@
 
 use longshore_core::{
     Job,
+    job::ContentKind,
     queue::{BatchLimit, ClaimRequest, Claimed, HostLimits, Idle, Lease, Level},
 };
 
@@ -128,4 +129,24 @@ async fn a_damaged_record_in_a_batch_is_put_off_and_the_others_come() {
         cluster.store(&lease).await;
     }
     assert_eq!(cluster.keys("host:"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn folders_and_what_came_much_later_are_no_part_of_a_batch() {
+    let cluster = Cluster::start();
+    let mut jobs: Vec<Job> = (1..=4).map(|kib| job("level1", "a", kib << 10)).collect();
+    let content = jobs[1].content.as_mut().unwrap();
+    (content.kind, content.files, content.folders) = (ContentKind::Directory, 2, Some(1));
+    cluster.admit_to(&Level::new("level1".parse().unwrap()), &jobs).await;
+    // The last one was admitted eleven minutes after the first.
+    let lane = cluster.keys("lane:").remove(0);
+    let (last, members) = (jobs[3].id.to_string(), cluster.redis::<Vec<String>>(&["ZRANGE", &lane, "0", "-1"]));
+    let member = members.iter().find(|member| member.starts_with(&last)).unwrap();
+    cluster.redis::<()>(&["ZINCRBY", &lane, "660000000", member]);
+    let (node, levels) = (node_id("1"), levels(&["level1"]));
+    let claim =
+        async || all(cluster.queue.claim(&ClaimRequest { batch: MOST, ..question(&node, &levels) }).await.unwrap());
+    assert_eq!(ids(&claim().await), [jobs[0].id, jobs[2].id]);
+    assert_eq!(ids(&claim().await), [jobs[1].id], "a folder goes alone, though a file comes after it");
+    assert_eq!(ids(&claim().await), [jobs[3].id]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_core::{
     Outcome, ReasonCode, Report,
-    queue::{Changed, End, Held, Idle, JobState, Lease, Settled},
+    queue::{Changed, End, Idle, JobState, Lease, Returned, Settled},
     report::{self, Reason},
 };
 
@@ -78,7 +78,7 @@ async fn a_copy_that_fails_for_good_is_kept_for_a_person_and_nothing_else_change
     let (first, report) = wanted(&cluster).await;
     let reason = Reason::new(ReasonCode::SourceMissing, "node 1 has no such backup");
     let lease = cluster.lease("2", &[COPIES]).await;
-    assert_eq!(cluster.queue.retry_later(&lease, Duration::ZERO, &reason).await.unwrap(), Held::Yours);
+    assert_eq!(cluster.queue.retry_later(&lease, Duration::ZERO, &reason).await.unwrap(), Returned::GivenBack);
     let lease = cluster.lease("3", &[COPIES]).await;
     assert_eq!((lease.attempts, lease.copy_of.as_deref()), (2, Some(&report)));
     let settled = cluster.queue.settle(&lease, &failed(&lease, reason), End::Bury).await.unwrap();

@@ -6,7 +6,9 @@
 //!
 //! 1. a job is on the server, or its report is;
 //! 2. what a report calls stored lies under its final name on that node's disk, and stays there;
-//! 3. a job is settled once, by the holder of its latest lease.
+//! 3. a job is settled once, by the holder of its latest lease;
+//! 4. what a node has stored, fetches, or is to fetch by the server's word, its disk can hold: nodes are small, and say with each
+//!    question what room is left after what they have promised.
 //!
 //! A node works on a job in one place at a time: a transfer's folder is locked (`puller/src/incoming.rs`).
 
@@ -17,14 +19,14 @@ use std::{
 
 use longshore_core::{
     Job, Outcome, ReasonCode,
-    queue::{Changed, ClaimRequest, Claimed, End, Held, HostFailed, JobState, Lease, Level, Patience, Queue, Settled},
+    queue::{Changed, ClaimRequest, Claimed, End, Held, JobState, Lease, Level, Patience, Queue, Returned, Settled},
     report::Reason,
 };
 use longshore_tests::Random;
 
 use crate::{
-    cluster::{Cluster, LEASE, job, levels, node_id, question, stored},
-    queue_explorer_world::{Holding, Known, Node, Number, Phase, Return, Rules, Server, Step, Verb, World},
+    cluster::{Cluster, LEASE, job, levels, node_id, question, room, stored},
+    queue_explorer_world::{Holding, Known, NEED_BYTES, Node, Number, Phase, Return, Rules, Server, Step, Verb, World},
 };
 
 const NO_REST: Patience =
@@ -51,7 +53,8 @@ impl Trial {
         let cluster = Cluster::start();
         let connection = cluster.redis.connection();
         // A host of its own for each, so that none waits for another.
-        let jobs: Vec<Job> = (0..jobs).map(|number| job("level1", &format!("host-{number}"), 1000)).collect();
+        let job = |number| job("level1", &format!("host-{number}"), NEED_BYTES[number]);
+        let jobs: Vec<Job> = (0..jobs).map(job).collect();
         let world = World::new(jobs.len(), nodes, most_claims, rules);
         let (levels, leases, requests) =
             (levels(&["level1", "level2"]), HashMap::new(), vec![uuid::Uuid::nil(); nodes]);
@@ -104,7 +107,8 @@ impl Trial {
         let name = node_id(&format!("node-{node}"));
         let mut levels = self.levels.clone();
         levels.extend(self.cluster.queue.copy_levels(&name).await.unwrap());
-        let request = ClaimRequest { request_id: self.requests[node], ..question(&name, &levels) };
+        let room = room(self.world.room_bytes(node));
+        let request = ClaimRequest { request_id: self.requests[node], room, ..question(&name, &levels) };
         let given = match self.cluster.queue.claim(&request).await.unwrap() {
             Claimed::Jobs(mut leases) => {
                 assert_eq!(leases.len(), 1);
@@ -242,11 +246,8 @@ impl Trial {
         let reason = Reason::new(ReasonCode::Unreachable, "no route to host");
         let held = match how {
             Return::Release => queue.release(lease).await,
-            Return::Retry => queue.retry_later(lease, Duration::ZERO, &reason).await,
-            Return::HostFailed => queue.host_failed(lease, NO_REST, &reason).await.map(|answer| match answer {
-                HostFailed::GivenBack => Held::Yours,
-                HostFailed::GiveUp | HostFailed::Lost => Held::Lost,
-            }),
+            Return::Retry => queue.retry_later(lease, Duration::ZERO, &reason).await.map(as_held),
+            Return::HostFailed => queue.host_failed(lease, NO_REST, &reason).await.map(as_held),
         };
         let server = &mut self.world.jobs[job].server;
         let expected = match *server {
@@ -279,7 +280,8 @@ impl Trial {
         self.world.jobs[job].server = Server::Waits { by: None, is_delayed: false };
     }
 
-    async fn start(&mut self, node: usize) {
+    /// Settles what is published there.
+    async fn sweep(&mut self, node: usize) {
         for job in 0..self.jobs.len() {
             // Settled again and again, were it settled already: the model does not remember what the folder would.
             if let Some(claim) = self.world.nodes[node].disk[job]
@@ -288,11 +290,15 @@ impl Trial {
                 self.world.supersede(node, job, claim);
             }
         }
+    }
+
+    async fn start(&mut self, node: usize) {
+        self.sweep(node).await;
         let name = node_id(&format!("node-{node}"));
         let reason = Reason::new(ReasonCode::TransferFailed, "the puller was ended in the middle of the transfer");
         for held in self.cluster.queue.leases().await.unwrap() {
             if held.node_id == name {
-                assert_eq!(self.cluster.queue.put_back(&held, &reason).await.unwrap(), Held::Yours);
+                assert_eq!(self.cluster.queue.put_back(&held, &reason).await.unwrap(), Returned::GivenBack);
                 let job = self.jobs.iter().position(|job| job.id == held.job).unwrap();
                 let Server::Leased { by } = self.world.jobs[job].server else {
                     panic!("{job} is leased only in Redis")
@@ -317,8 +323,9 @@ impl Trial {
         assert_eq!(found, (reports, queued), "reports, and jobs");
     }
 
-    /// Every node goes on to the end of what it does; then each job is settled, and lies on one disk.
+    /// Every node goes on to the end of what it does, on a disk that is larger now; then each job is settled, and lies on one disk.
     async fn finish(&mut self) {
+        self.world.disk_bytes = u64::MAX;
         loop {
             let wanted = |step: &Step| match *step {
                 Step::Start { .. } | Step::Operate { verb: Verb::LetGo, .. } => true,
@@ -335,6 +342,9 @@ impl Trial {
             let steps = self.world.steps();
             let Some(step) = steps.into_iter().rfind(|step| wanted(step) && useful(step)) else { break };
             self.take(step).await;
+        }
+        for node in 0..self.world.nodes.len() {
+            self.sweep(node).await;
         }
         let mut expected = Vec::new();
         for (job, known) in self.world.jobs.iter().enumerate() {
@@ -434,4 +444,9 @@ async fn long_random_orders_of_steps_agree_with_the_protocol() {
     let (copied, cancelled) = (trial.copied as u64, trial.cancelled as u64);
     println!("{copied} jobs copied, {cancelled} cancelled");
     assert!(copied >= walks / 2 && cancelled >= walks / 20, "so few say nothing of copies and operators");
+}
+
+/// Nothing here is to be given up.
+fn as_held(returned: Returned) -> Held {
+    if returned == Returned::GivenBack { Held::Yours } else { Held::Lost }
 }

@@ -2,10 +2,16 @@
 //! is, what lies on each disk, and which steps can be taken. In each state its invariants hold:
 //!
 //! 1. what a report calls stored lies under its final name on that node's disk, and stays there;
-//! 2. a second copy lies on another node than the first.
+//! 2. a second copy lies on another node than the first;
+//! 3. what a node has stored, fetches, or is to fetch by the server's word, its disk can hold, all of it at once.
 
 /// A job is named by its place in line, a claim of it by its number, a node by its place.
 pub(crate) type Number = u8;
+
+/// What each job needs of a disk, by its place in line.
+pub(crate) const NEED_BYTES: [u64; 3] = [1000, 2000, 1000];
+/// A node's disk, less its reserve: for the second job alone, or for the two others.
+const DISK_BYTES: u64 = 2500;
 
 /// What the server knows of a job. `by` is who claimed it last: the record keeps him after he gave it back, until the job is
 /// claimed anew or reaped.
@@ -119,6 +125,8 @@ pub(crate) struct World {
     pub(crate) jobs: Vec<Known>,
     pub(crate) owners: Vec<Vec<usize>>,
     pub(crate) nodes: Vec<Node>,
+    /// Of each node's disk, what may be used.
+    pub(crate) disk_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +172,14 @@ impl World {
     pub(crate) fn new(jobs: usize, nodes: usize, most_claims: Number, rules: Rules) -> Self {
         let node = Node { disk: vec![None; jobs], ..Node::default() };
         let known = Known { server: Server::Waits { by: None, is_delayed: false }, claims: 0, level: 0, first: None };
-        Self { most_claims, rules, jobs: vec![known; jobs], owners: vec![Vec::new(); jobs], nodes: vec![node; nodes] }
+        Self {
+            most_claims,
+            rules,
+            jobs: vec![known; jobs],
+            owners: vec![Vec::new(); jobs],
+            nodes: vec![node; nodes],
+            disk_bytes: DISK_BYTES,
+        }
     }
 
     /// The steps that can be taken now.
@@ -225,7 +240,19 @@ impl World {
         }
     }
 
-    /// The job that a claim of this node gets: what is fresh first, then second copies from the other nodes, by node.
+    /// The room that a node says it has when it asks: free less promised. Until it is published, what a transfer needs is on the
+    /// disk, or promised.
+    pub(crate) fn room_bytes(&self, node: usize) -> u64 {
+        let node = &self.nodes[node];
+        let stored = NEED_BYTES.iter().zip(&node.disk).filter(|(_, published)| published.is_some());
+        let running = node.holdings.iter().filter(|holding| holding.phase != Phase::Published);
+        let taken: u64 = stored.map(|(need, _)| need).sum();
+        let promised: u64 = running.map(|holding| NEED_BYTES[holding.job]).sum();
+        self.disk_bytes.saturating_sub(taken + promised)
+    }
+
+    /// The job that a claim of this node gets, of those that fit: what is fresh first, then second copies from the other nodes, by
+    /// node.
     pub(crate) fn next(&self, node: usize) -> Option<usize> {
         let place = |job: usize| match self.jobs[job].first {
             None => Some((self.jobs[job].level, 0, job)),
@@ -234,8 +261,10 @@ impl World {
                 (from != node).then_some((2, from, usize::from(before)))
             }
         };
+        let room_bytes = self.room_bytes(node);
         let waits = |job: &usize| matches!(self.jobs[*job].server, Server::Waits { .. });
-        let places = (0..self.jobs.len()).filter(waits).filter_map(|job| Some((place(job)?, job)));
+        let fits = |job: &usize| NEED_BYTES[*job] <= room_bytes;
+        let places = (0..self.jobs.len()).filter(waits).filter(fits).filter_map(|job| Some((place(job)?, job)));
         places.min().map(|(_, job)| job)
     }
 
@@ -248,8 +277,12 @@ impl World {
         self.jobs[job].server == Server::Leased { by: claim }
     }
 
-    /// Takes what the process has under its final name away, if it is this claim's.
+    /// Takes what the process has under its final name away, if it is this claim's and the job is over: until then it may be all
+    /// there is of the backup.
     pub(crate) fn supersede(&mut self, node: usize, job: usize, claim: Number) {
+        if self.jobs[job].is_in_queue() {
+            return;
+        }
         let place = &mut self.nodes[node].disk[job];
         *place = place.filter(|published| *published != claim);
     }
@@ -278,6 +311,22 @@ impl World {
                 assert_ne!(self.owner(job, first), self.owner(job, second), "job {job} was copied to another node");
             }
         }
+        for node in 0..self.nodes.len() {
+            let needed: u64 =
+                (0..self.jobs.len()).filter(|job| self.takes_room(node, *job)).map(|job| NEED_BYTES[job]).sum();
+            assert!(
+                needed <= self.disk_bytes,
+                "node {node} is to hold {needed} bytes on a disk of {}",
+                self.disk_bytes
+            );
+        }
+    }
+
+    /// It is stored there, or fetched, or leased to the node, which may not know of it.
+    fn takes_room(&self, node: usize, job: usize) -> bool {
+        let Node { holdings, disk, .. } = &self.nodes[node];
+        let is_leased = matches!(self.jobs[job].server, Server::Leased { by } if self.owner(job, by) == node);
+        is_leased || disk[job].is_some() || holdings.iter().any(|holding| holding.job == job)
     }
 }
 

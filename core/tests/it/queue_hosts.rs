@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_core::{
     Job, Millis, ReasonCode,
-    queue::{ClaimRequest, Claimed, Held, HostFailed, HostLimits, HostOverrides, Idle, Lease, Level, Patience, Queue},
+    queue::{ClaimRequest, Claimed, Held, HostLimits, HostOverrides, Idle, Lease, Level, Patience, Queue, Returned},
     report::Reason,
 };
 use longshore_tests::wait_until;
@@ -34,7 +34,7 @@ fn refused() -> Reason {
 
 const PATIENCE: Patience = Patience { first_rest: FIRST, longest_rest: LONGEST, give_up: Duration::from_secs(3600) };
 
-async fn host_fails(cluster: &Cluster, lease: &Lease) -> HostFailed {
+async fn host_fails(cluster: &Cluster, lease: &Lease) -> Returned {
     cluster.queue.host_failed(lease, PATIENCE, &refused()).await.unwrap()
 }
 
@@ -105,9 +105,9 @@ async fn a_host_that_fails_rests_longer_each_time_and_its_jobs_lose_no_attempt()
     cluster.admit_to(&level(), &jobs).await;
     let (one, two) = (lease(&cluster).await, lease(&cluster).await);
     // Two side by side, and one answer lost: it failed once.
-    assert_eq!(host_fails(&cluster, &one).await, HostFailed::GivenBack);
-    assert_eq!(host_fails(&cluster, &one).await, HostFailed::GivenBack);
-    assert_eq!(host_fails(&cluster, &two).await, HostFailed::GivenBack);
+    assert_eq!(host_fails(&cluster, &one).await, Returned::GivenBack);
+    assert_eq!(host_fails(&cluster, &one).await, Returned::GivenBack);
+    assert_eq!(host_fails(&cluster, &two).await, Returned::GivenBack);
     let state = |field| cluster.redis::<Option<u64>>(&["HGET", "longshore:host:a", field]);
     assert_eq!(state("failures"), Some(1));
     // Nobody waits for it.
@@ -124,7 +124,7 @@ async fn a_host_that_fails_rests_longer_each_time_and_its_jobs_lose_no_attempt()
         assert_eq!((probe.job.server_id.as_str(), probe.attempts), ("a", 1));
         assert_ne!(tried.replace(probe.job.id), Some(probe.job.id));
         assert_eq!(idle(claim(&cluster.queue, NO_LIMITS).await), Idle::HostsBusy);
-        assert_eq!(host_fails(&cluster, &probe).await, HostFailed::GivenBack);
+        assert_eq!(host_fails(&cluster, &probe).await, Returned::GivenBack);
         assert_eq!(state("failures"), Some(failures));
         let claimed = probe.revision;
         rests.push(state("rests_until").unwrap() - claimed);
@@ -153,10 +153,10 @@ async fn a_job_that_is_refused_for_too_long_is_given_up_though_its_host_gives_ot
     // It waited for room or its turn, and its host has failed others for long: that is not held against it.
     cluster.redis::<()>(&["HSET", &record, "admitted", &long_ago]);
     cluster.redis::<()>(&["HSET", "longshore:host:a", "failing_since", &long_ago]);
-    assert_eq!(host_fails(&cluster, &lease(&cluster).await).await, HostFailed::GivenBack);
+    assert_eq!(host_fails(&cluster, &lease(&cluster).await).await, Returned::GivenBack);
     cluster.redis::<()>(&["HSET", &record, "refused_since", &lately]);
     rested(&cluster, "a");
-    assert_eq!(host_fails(&cluster, &lease(&cluster).await).await, HostFailed::GivenBack);
+    assert_eq!(host_fails(&cluster, &lease(&cluster).await).await, Returned::GivenBack);
     // Another module gives; the host is well, and the job is still refused.
     cluster.redis::<()>(&["HSET", &record, "refused_since", &long_ago]);
     cluster.admit_to(&level(), &[of_module("a", "good")]).await;
@@ -169,8 +169,8 @@ async fn a_job_that_is_refused_for_too_long_is_given_up_though_its_host_gives_ot
         }
     }
     let last = leases.iter().find(|lease| lease.job.id == refused_job.id).unwrap();
-    assert_eq!(host_fails(&cluster, last).await, HostFailed::GiveUp);
-    assert_eq!(host_fails(&cluster, last).await, HostFailed::GiveUp, "asked again after a lost answer");
+    assert_eq!(host_fails(&cluster, last).await, Returned::GiveUp);
+    assert_eq!(host_fails(&cluster, last).await, Returned::GiveUp, "asked again after a lost answer");
     assert_eq!(cluster.queue.renew(last, LEASE).await.unwrap(), Held::Yours, "its holder is to end it");
 }
 
@@ -194,7 +194,7 @@ async fn a_host_that_nobody_asks_again_is_not_shown_as_failing_for_ever() {
     cluster.admit_to(&level(), &[job("level1", "a", 1), job("level1", "b", 1)]).await;
     for _ in 0..2 {
         let lease = lease(&cluster).await;
-        assert_eq!(host_fails(&cluster, &lease).await, HostFailed::GivenBack);
+        assert_eq!(host_fails(&cluster, &lease).await, Returned::GivenBack);
     }
     let day_ago = (cluster.queue.now_micros().await.unwrap() - 86_500_000_000).to_string();
     let () = cluster.redis(&["HSET", "longshore:host:a", "rests_until", &day_ago]);
@@ -212,7 +212,7 @@ async fn a_stale_holder_can_not_make_a_host_rest() {
     cluster.redis::<()>(&["ZADD", "longshore:leases", "1", &stale.job.id.to_string()]);
     cluster.queue.reap_silent(10, Duration::ZERO).await.unwrap();
     let fresh = lease(&cluster).await;
-    assert_eq!(host_fails(&cluster, &stale).await, HostFailed::Lost);
+    assert_eq!(host_fails(&cluster, &stale).await, Returned::Lost);
     assert_eq!(cluster.queue.renew(&fresh, LEASE).await.unwrap(), Held::Yours);
     assert_eq!(cluster.redis::<Option<u64>>(&["HGET", "longshore:host:a", "failures"]), None);
 }

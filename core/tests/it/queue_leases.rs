@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_core::{
     Outcome, ReasonCode,
-    queue::{End, Held, Lease, Settled},
+    queue::{End, Held, JobState, Lease, Returned, Settled},
     report::Reason,
 };
 use longshore_tests::wait_until;
@@ -69,7 +69,7 @@ async fn settling_again_is_recognized_even_when_the_agent_was_quicker() {
     assert_eq!(cluster.queue.renew(&lease, LEASE).await.unwrap(), Held::Lost);
     assert_eq!(cluster.queue.commit(&lease, LEASE).await.unwrap(), Held::Lost);
     assert_eq!(cluster.queue.release(&lease).await.unwrap(), Held::Lost);
-    assert_eq!(cluster.queue.retry_later(&lease, LEASE, &reason()).await.unwrap(), Held::Lost);
+    assert_eq!(cluster.queue.retry_later(&lease, LEASE, &reason()).await.unwrap(), Returned::Lost);
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_stale_holder_can_do_nothing_to_the_job() {
     assert_eq!(cluster.queue.renew(&stale, LEASE).await.unwrap(), Held::Lost);
     assert_eq!(cluster.queue.commit(&stale, LEASE).await.unwrap(), Held::Lost);
     assert_eq!(cluster.queue.release(&stale).await.unwrap(), Held::Lost);
-    assert_eq!(cluster.queue.retry_later(&stale, LEASE, &reason()).await.unwrap(), Held::Lost);
+    assert_eq!(cluster.queue.retry_later(&stale, LEASE, &reason()).await.unwrap(), Returned::Lost);
     assert_eq!(cluster.store(&stale).await, Settled::Lost);
     assert!(cluster.reports().await.is_empty());
 
@@ -157,7 +157,7 @@ async fn a_retry_comes_when_its_time_has_come_and_its_attempt_counts() {
     let lease = cluster.lease("1", &["level1"]).await;
     for _ in 0..2 {
         let held = cluster.queue.retry_later(&lease, Duration::from_millis(300), &reason()).await.unwrap();
-        assert_eq!(held, Held::Yours);
+        assert_eq!(held, Returned::GivenBack);
     }
     let [depth] = &cluster.queue.depths(&names(&["level1"])).await.unwrap()[..] else { panic!() };
     assert_eq!((depth.ready, depth.delayed, depth.leased, depth.bytes), (1, 1, 0, 107));
@@ -209,4 +209,30 @@ async fn revisions_are_exact_microseconds_and_only_grow() {
     let key = format!("longshore:job:{}", lease.job.id);
     let () = redis::cmd("HSET").arg(&key).arg("revision").arg(ahead).query(&mut cluster.redis.connection()).unwrap();
     assert_eq!(cluster.lease("1", &["level1"]).await.revision, ahead + 1);
+}
+
+#[tokio::test]
+async fn what_differs_a_second_time_is_to_be_given_up_whoever_fetched_it_first() {
+    let cluster = Cluster::start();
+    cluster.admit(&[job("level1", "111111", 10)]).await;
+    let differs = Reason::new(ReasonCode::DigestDiffers, "not what was announced");
+    let first = cluster.lease("1", &["level1"]).await;
+    for _ in 0..2 {
+        // The second time its answer was lost.
+        let returned = cluster.queue.retry_later(&first, Duration::ZERO, &differs).await.unwrap();
+        assert_eq!(returned, Returned::GivenBack);
+    }
+    // Something else in between changes nothing.
+    let between = cluster.lease("2", &["level1"]).await;
+    cluster.queue.retry_later(&between, Duration::ZERO, &reason()).await.unwrap();
+    let again = cluster.lease("3", &["level1"]).await;
+    for _ in 0..2 {
+        let returned = cluster.queue.retry_later(&again, Duration::ZERO, &differs).await.unwrap();
+        assert_eq!(returned, Returned::GiveUp);
+    }
+    assert_eq!(cluster.queue.commit(&again, LEASE).await.unwrap(), Held::Yours, "its holder ends it");
+    // A person who tries it again begins anew.
+    cluster.queue.requeue(&again.job.id, JobState::ALL, uuid::Uuid::now_v7()).await.unwrap();
+    let anew = cluster.lease("1", &["level1"]).await;
+    assert_eq!(cluster.queue.retry_later(&anew, Duration::ZERO, &differs).await.unwrap(), Returned::GivenBack);
 }

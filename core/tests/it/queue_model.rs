@@ -10,7 +10,8 @@ use std::{
 use longshore_core::{
     Job, JobId, ReasonCode,
     queue::{
-        BatchLimit, Changed, ClaimRequest, Claimed, End, Held, HostLimits, Idle, JobState, Lease, Offered, Settled,
+        BatchLimit, Changed, ClaimRequest, Claimed, End, Held, HostLimits, Idle, JobState, Lease, Offered, Returned,
+        Settled,
     },
     report::Reason,
 };
@@ -314,13 +315,13 @@ impl Run {
         let (delay, state) =
             if at_once && due < 8 { (Duration::ZERO, State::Due) } else { (LEASE * 1000, State::Delayed) };
         let reason = Reason::new(ReasonCode::TransferStalled, "no byte for 60 s");
-        let held = self.cluster.queue.retry_later(lease, delay, &reason).await.unwrap();
+        let returned = self.cluster.queue.retry_later(lease, delay, &reason).await.unwrap();
         let gave_back = self.model.gave_back(lease);
         if let Some(known) = self.model.held(lease) {
             known.state = state;
-            assert_eq!(held, Held::Yours);
+            assert_eq!(returned, Returned::GivenBack);
         } else {
-            assert_eq!(held == Held::Yours, gave_back);
+            assert_eq!(returned == Returned::GivenBack, gave_back);
         }
     }
 

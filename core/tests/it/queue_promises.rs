@@ -7,7 +7,7 @@ use longshore_core::{
     queue::{ClaimRequest, HostLimits, Idle, Level, Order, Room},
 };
 
-use crate::cluster::{Cluster, ROOM, idle, job, leased, levels, node_id, question};
+use crate::cluster::{Cluster, ROOM, idle, job, leased, levels, node_id, question, server_id};
 
 fn level(name: &str) -> Level {
     Level::new(name.parse().unwrap())
@@ -153,6 +153,23 @@ async fn overdue_jobs_of_a_busy_host_do_not_hide_others() {
         cluster.store(&lease).await;
     }
     assert_eq!(idle(cluster.claim("1", &["level2"], ROOM).await), Idle::Empty);
+}
+
+#[tokio::test]
+async fn an_overdue_job_of_a_closed_host_is_looked_at_again_when_it_opens_or_in_minutes() {
+    let cluster = Cluster::start();
+    let jobs = [job("level2", "opens-soon", 1), job("level2", "opens-late", 1)];
+    cluster.admit_to(&level("level2"), &jobs).await;
+    let now = cluster.queue.now_micros().await.unwrap();
+    for (host, seconds) in [("opens-soon", 60), ("opens-late", 7200)] {
+        let until = Millis(i64::try_from(now / 1000).unwrap() + seconds * 1000);
+        cluster.queue.close_host(&server_id(host), until, "at night only").await.unwrap();
+    }
+    make_overdue(&cluster, &jobs);
+    assert_eq!(idle(cluster.claim("1", &["level2"], ROOM).await), Idle::HostsBusy);
+    let again = |job: &Job| cluster.redis::<u64>(&["ZSCORE", "longshore:due:level2", &job.id.to_string()]) - now;
+    assert!((59_000_000..=60_000_000).contains(&again(&jobs[0])), "{}", again(&jobs[0]));
+    assert!((300_000_000..310_000_000).contains(&again(&jobs[1])), "{}", again(&jobs[1]));
 }
 
 #[tokio::test]

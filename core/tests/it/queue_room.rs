@@ -115,3 +115,36 @@ async fn kept_room_is_free_again_when_its_time_or_its_job_has_ended() {
     assert_eq!(leased(claim(&cluster, "9", room_of(20 * GIB, 100 * GIB)).await).job.id, jobs[0].id);
     leased(claim(&cluster, "1", small).await);
 }
+
+#[tokio::test]
+async fn room_is_kept_on_one_node_of_three_at_most_and_small_jobs_go_on_elsewhere() {
+    let cluster = Cluster::start();
+    let mut jobs: Vec<Job> = (0..3).map(|n| job("level1", &format!("large{n}"), 10 * GIB)).collect();
+    jobs.extend((0..30).map(|n| job("level1", &format!("host{n}"), 1000)));
+    cluster.admit_to(&level(), &jobs).await;
+    let nodes = ["1", "2", "3"];
+    let small = room_of(2 * GIB, 100 * GIB);
+    for node in nodes {
+        leased(claim(&cluster, node, small).await);
+    }
+    for large in &jobs[..3] {
+        cluster.redis::<()>(&["ZADD", "longshore:due:level1", "1", &large.id.to_string()]);
+    }
+    let mut idle_nodes = Vec::new();
+    for round in 0..6 {
+        for node in nodes {
+            match claim(&cluster, node, small).await {
+                Claimed::Jobs(_) => {}
+                Claimed::Nothing(why) => {
+                    assert_eq!(why, Idle::Reserved);
+                    idle_nodes.push((round, node));
+                }
+            }
+        }
+    }
+    let reserved =
+        nodes.map(|node| cluster.redis::<Option<String>>(&["HGET", &format!("longshore:node:{node}"), "reserved"]));
+    assert_eq!(reserved.iter().flatten().count(), 1, "{reserved:?}");
+    let kept = nodes[reserved.iter().position(Option::is_some).unwrap()];
+    assert!(!idle_nodes.is_empty() && idle_nodes.iter().all(|(_, node)| *node == kept), "{idle_nodes:?}");
+}

@@ -28,6 +28,6 @@ else
   stop_waiting(job)
 end
 call('HSET', job_key(id), 'attempts', 0, 'node', '', 'requeued', request)
-call('HDEL', job_key(id), 'refused_since')
+call('HDEL', job_key(id), 'refused_since', 'differed')
 make_ready(job)
 return 'done'

@@ -31,7 +31,7 @@ local function want_copy()
   call('HSET', job_key(id), 'state', 'ready', 'queue', level, 'class', copy.class, 'host', copy.host, 'module', copy.module,
     'need', copy.need, 'size', copy.size, 'place', copy.place, 'due', copy.due, 'admitted', copy.place, 'made', ARGV[19],
     'interval', ARGV[20], 'attempts', 0, 'node', node, 'revision', revision, 'mail', '', 'first', node .. ' ' .. revision)
-  call('HDEL', job_key(id), 'refused_since', 'code', 'text', 'reserve_after', 'reserve_tries')
+  call('HDEL', job_key(id), 'refused_since', 'differed', 'code', 'text', 'reserve_after', 'reserve_tries')
   call('SADD', P .. 'queues', level)
   add_ready(copy)
   call('PUBLISH', P .. 'wake', level)

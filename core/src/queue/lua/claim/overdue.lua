@@ -2,10 +2,13 @@
 
 -- Overdue jobs looked at in a level before its usual order decides.
 local MOST_OVERDUE = 4
--- An overdue job whose host may not be asked is looked at again after this, lest a dead host's jobs hide all others.
-local OVERDUE_AGAIN = 1000000
+-- An overdue job whose host may not be asked is looked at again when it may be, though within these bounds: the jobs of a dead or
+-- closed host must not hide all others, and it may be asked sooner than was thought.
+local OVERDUE_AGAIN, OVERDUE_AGAIN_LATEST = 1000000, 300000000
 -- How long a node's room is kept for one large job, and how long others are left in peace then: longer each time.
 local RESERVATION, LONGEST_PAUSE = 600000000, 86400000000
+-- Room is kept on one node of so many at most, so that all else goes on; for more large jobs than that, it is looked again after this.
+local OF_NODES, KEEP_AGAIN = 3, 60000000
 
 -- A job that was found by its record, as `choose` would have found it; or nil, and until when its host is blocked.
 local function chosen_by_record(level, job, bytes, files)
@@ -39,21 +42,29 @@ local function choose_overdue(level)
       return
     end
     local best, most
+    local there, kept = 0, 0
     for _, name in ipairs(call('ZRANGE', PACE, 0, -1)) do
       local other = call('HMGET', node_key(name), 'asked', 'ceiling', 'room', 'levels', 'reserved_until', 'inodes')
       if name == node then
         other = {now, ARGV[5], ARGV[3], ARGV[13], me[8], ARGV[4]}
       end
-      if tonumber(other[1] or 0) > now - GONE and tonumber(other[2]) >= bytes
-        and other[4]:find('/' .. level.queue .. '/', 1, true) then
-        if tonumber(other[3]) >= bytes and tonumber(other[6]) >= files then
-          -- It fits there now, and is taken when that node's slot is free.
-          return
-        end
-        if tonumber(other[5] or 0) <= now and (not best or tonumber(other[3]) > most) then
-          best, most = name, tonumber(other[3])
+      if tonumber(other[1] or 0) > now - GONE then
+        local is_kept = tonumber(other[5] or 0) > now
+        there, kept = there + 1, is_kept and kept + 1 or kept
+        if tonumber(other[2]) >= bytes and other[4]:find('/' .. level.queue .. '/', 1, true) then
+          if tonumber(other[3]) >= bytes and tonumber(other[6]) >= files then
+            -- It fits there now, and is taken when that node's slot is free.
+            return
+          end
+          if not is_kept and (not best or tonumber(other[3]) > most) then
+            best, most = name, tonumber(other[3])
+          end
         end
       end
+    end
+    if best and kept >= math.max(1, math.floor(there / OF_NODES)) then
+      call('HSET', job_key(job.id), 'reserve_after', digits(now + KEEP_AGAIN))
+      return
     end
     local number = tonumber(tries[2] or 0)
     local ends = best and now + RESERVATION or now
@@ -62,6 +73,9 @@ local function choose_overdue(level)
     if best then
       call('HSET', job_key(job.id), 'reserved', best, 'reserved_until', digits(ends))
       call('HSET', node_key(best), 'reserved', job.id, 'reserved_until', digits(ends))
+      if best == node then
+        me[8] = digits(ends)
+      end
     end
   end
 
@@ -85,7 +99,7 @@ local function choose_overdue(level)
         else
           local chosen, free = chosen_by_record(level, job, bytes, files)
           if free then
-            call('ZADD', due, 'XX', digits(now + OVERDUE_AGAIN), id)
+            call('ZADD', due, 'XX', digits(math.min(math.max(free, now + OVERDUE_AGAIN), now + OVERDUE_AGAIN_LATEST)), id)
           elseif not wanted_by(queue, bytes, files) then
             return chosen
           end

@@ -1,5 +1,9 @@
 -- Part of claim.lua: what was chosen becomes leases.
 
+-- A batch is of single files, each of which takes so many inodes (INODES_OF_A_BACKUP of job.rs): what else there is would be fetched
+-- one after the other by one slot. None stands further behind the first than this, in microseconds: what joins a batch passes
+-- all that waits elsewhere between the two.
+local FILE_INODES, BATCH_AGE = 4, 600000000
 -- A node forgets the largest job that it was given by so much with each further one.
 local FORGOTTEN = 1 / 64
 
@@ -12,7 +16,8 @@ local function pick(chosen)
   for i = 3, #lane, 2 do
     local more, more_files = needs(lane[i], 38)
     local total = bytes + more
-    if #picked < batch_jobs and total <= batch_bytes and total <= room and files + more_files <= inodes then
+    if #picked < batch_jobs and total <= batch_bytes and total <= room and files + more_files <= inodes
+      and chosen.files == FILE_INODES and more_files == FILE_INODES and lane[i + 1] - lane[2] <= BATCH_AGE then
       picked[#picked + 1] = lane[i]
       bytes, files = total, files + more_files
     else
