@@ -4,13 +4,14 @@
 //! `GET /v1/backups/{job}` is the manifest with a list `files` in it; `GET /v1/backups/{job}/files/{path}` is one of those,
 //! with ranges. A path is opened below its backup's own folder by the kernel's own rule (no link, no way out), so whatever a
 //! request says, nothing else is read.
+//!
+//! Restores and copies have slots apart, and bandwidth: neither waits for the other. What a copy takes is limited where it
+//! arrives, by that node's own limit.
 
 use std::{
     collections::HashMap,
     io,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
 };
 
 use anyhow::Context as _;
@@ -22,8 +23,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::{Bytes, BytesMut};
 use ed25519_dalek::VerifyingKey;
-use futures_util::StreamExt as _;
+use futures_util::stream;
 use longshore_core::{
     JobId, Millis, RelativePath, Report,
     digest::{FileEntry, Xxh3},
@@ -35,13 +37,12 @@ use rustix::{
 };
 use tokio::{
     fs::File,
-    io::{AsyncRead, AsyncReadExt, AsyncSeekExt, ReadBuf},
+    io::{AsyncReadExt, AsyncSeekExt, Take},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_util::io::ReaderStream;
 
 use crate::{
-    bandwidth::Lane,
+    bandwidth::{Bandwidth, Lane},
     copies::NODE_HEADER,
     node::Node,
     problem::Problem,
@@ -65,8 +66,30 @@ const MOST_PLACES: usize = 10_000;
 struct Served {
     node: Arc<Node>,
     key: VerifyingKey,
-    slots: Arc<Semaphore>,
+    restore_slots: Arc<Semaphore>,
+    copy_slots: Arc<Semaphore>,
     places: Mutex<HashMap<JobId, RelativePath>>,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Restore,
+    /// On another node of the cluster.
+    Copy,
+}
+
+impl Purpose {
+    fn of(headers: &HeaderMap) -> Self {
+        if headers.contains_key(NODE_HEADER) { Self::Copy } else { Self::Restore }
+    }
+
+    fn lane(self, bandwidth: &Bandwidth) -> Lane {
+        match self {
+            Self::Restore => bandwidth.restores(),
+            Self::Copy => bandwidth.peers(),
+        }
+    }
 }
 
 /// The key that tokens must be signed with; `None` when nothing is to be served.
@@ -88,8 +111,9 @@ pub fn public_key(settings: &ServeSettings) -> anyhow::Result<Option<VerifyingKe
 
 /// The routes.
 pub fn router(node: Arc<Node>, key: VerifyingKey) -> Router {
-    let slots = Arc::new(Semaphore::new(node.settings.serve.slots.max(1)));
-    let served = Arc::new(Served { node, key, slots, places: Mutex::default() });
+    let slots = || Arc::new(Semaphore::new(node.settings.serve.slots.max(1)));
+    let (restore_slots, copy_slots) = (slots(), slots());
+    let served = Arc::new(Served { node, key, restore_slots, copy_slots, places: Mutex::default() });
     Router::new()
         .route("/v1/backups/{job}", get(listing))
         .route("/v1/backups/{job}/files/{*path}", get(file))
@@ -104,7 +128,7 @@ async fn listing(
 ) -> Result<Response, Problem> {
     counted(&served, async {
         let job = served.admitted(&job, &headers).await?;
-        let _permit = served.slot()?;
+        let _permit = served.slot(Purpose::of(&headers))?;
         let (place, report) = served.backup(job).await?;
         let folder = place.below(served.node.store.root());
         let files = tokio::task::spawn_blocking(move || Store::file_list(&folder)).await;
@@ -123,7 +147,8 @@ async fn file(
 ) -> Result<Response, Problem> {
     counted(&served, async {
         let job = served.admitted(&job, &headers).await?;
-        let permit = served.slot()?;
+        let purpose = Purpose::of(&headers);
+        let permit = served.slot(purpose)?;
         let (place, report) = served.backup(job).await?;
         // Only what was backed up, not what lies beside it.
         if path.split('/').next() != report.job.name() {
@@ -137,7 +162,7 @@ async fn file(
             Err(error) => return Err(broken(job, &error)),
         };
         let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-        let lane = served.node.bandwidth.restores();
+        let lane = purpose.lane(&served.node.bandwidth);
         send(File::from_std(file), size_bytes, range::read(range, size_bytes), permit, lane)
             .await
             .map_err(|error| broken(job, &error))
@@ -177,8 +202,12 @@ impl Served {
     }
 
     /// One of the slots that listings and downloads share: a list of a million files costs the disk as a download does.
-    fn slot(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| BUSY)
+    fn slot(&self, purpose: Purpose) -> Result<OwnedSemaphorePermit, Problem> {
+        let slots = match purpose {
+            Purpose::Restore => &self.restore_slots,
+            Purpose::Copy => &self.copy_slots,
+        };
+        Arc::clone(slots).try_acquire_owned().map_err(|_| BUSY)
     }
 
     async fn backup(&self, job: JobId) -> Result<(RelativePath, Report), Problem> {
@@ -255,15 +284,9 @@ async fn send(
         }
     };
     file.seek(io::SeekFrom::Start(first)).await?;
-    let reader = Slotted { reader: file.take(length), _permit: permit };
-    let chunks = ReaderStream::with_capacity(reader, lane.quantum()).then(move |chunk| {
-        let lane = lane.clone();
-        async move {
-            if let Ok(chunk) = &chunk {
-                lane.pass(chunk.len()).await;
-            }
-            chunk
-        }
+    let sending = Sending { file: file.take(length), lane, _permit: permit };
+    let chunks = stream::try_unfold(sending, async |mut sending| -> io::Result<_> {
+        Ok(sending.chunk().await?.map(|chunk| (chunk, sending)))
     });
     let mut response = Body::from_stream(chunks).into_response();
     *response.status_mut() = status;
@@ -282,19 +305,23 @@ fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// A file that keeps its download slot until it is sent or dropped.
-struct Slotted<R> {
-    reader: R,
+/// A file under way, which keeps its slot until it is sent or dropped.
+struct Sending {
+    file: Take<File>,
+    lane: Lane,
     _permit: OwnedSemaphorePermit,
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Slotted<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.reader).poll_read(context, buffer)
+impl Sending {
+    /// What may pass next, when it may; `None` at the end.
+    async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
+        // Asked for each: a limit may have come up.
+        let mut chunk = BytesMut::with_capacity(self.lane.quantum());
+        if self.file.read_buf(&mut chunk).await? == 0 {
+            return Ok(None);
+        }
+        self.lane.pass(chunk.len()).await;
+        Ok(Some(chunk.freeze()))
     }
 }
 
@@ -314,4 +341,31 @@ async fn counted(
     };
     served.node.metrics.served.get_or_create(&vec![("code", status.as_str().to_owned())]).inc();
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::bandwidth::Caps;
+
+    #[tokio::test]
+    async fn a_limit_that_comes_up_holds_the_next_chunk() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![7; 300_000]).unwrap();
+        let (bandwidth, slots) = (Bandwidth::default(), Arc::new(Semaphore::new(1)));
+        let permit = Arc::clone(&slots).try_acquire_owned().unwrap();
+        let file = File::open(file.path()).await.unwrap().take(1_000_000);
+        let mut sending = Sending { file, lane: Purpose::Restore.lane(&bandwidth), _permit: permit };
+        assert_eq!(sending.chunk().await.unwrap().unwrap().len(), 256 << 10);
+        bandwidth.set_caps(Caps { restore: Some(2_000_000), ..Caps::default() });
+        let mut sizes = Vec::new();
+        while let Some(chunk) = sending.chunk().await.unwrap() {
+            sizes.push(chunk.len());
+        }
+        assert_eq!((sizes[0], sizes.iter().sum::<usize>()), (4 << 10, 300_000 - (256 << 10)));
+        assert_eq!(slots.available_permits(), 0);
+        drop(sending);
+        assert_eq!(slots.available_permits(), 1);
+    }
 }
