@@ -79,6 +79,11 @@ impl Client {
         self.send(self.http.request(Method::GET, url)).await
     }
 
+    /// For who would rather ask again than wait.
+    pub(crate) async fn get_within(&self, limit: Duration, segments: &[&str]) -> Result<Value, Failure> {
+        self.send(self.http.get(self.url(segments)).timeout(limit)).await
+    }
+
     pub(crate) async fn send_json(&self, method: Method, segments: &[&str], body: &Value) -> Result<Value, Failure> {
         self.send(self.http.request(method, self.url(segments)).json(body)).await
     }
@@ -159,4 +164,19 @@ pub(crate) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
     serde_json::from_value(value).map_err(|error| {
         Failure::new(Exit::Bug, format!("the dashboard's answer can't be read ({error}); is it of another version?"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_hangs_is_told_within_the_limit() {
+        let hangs = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let client = Client::new(&format!("http://{}", hangs.local_addr().unwrap()), None).unwrap();
+        let asked = client.get_within(Duration::from_millis(100), &["api"]);
+        let failure = tokio::time::timeout(ANSWER_WITHIN / 2, asked).await.unwrap().unwrap_err();
+        assert!(failure.message.starts_with("no answer from http://127.0.0.1:"), "{failure}");
+        assert_eq!(failure.exit, Exit::ServiceRefused);
+    }
 }

@@ -6,7 +6,7 @@ mod rules;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use longshore_core::{InstanceKey, config::ConfigArgs};
+use longshore_core::{InstanceKey, NodeId, config::ConfigArgs};
 
 pub(crate) use self::queue::{Change, DeadCommand, DeadList, JobFilter, QueueCommand};
 pub(crate) use self::rules::{
@@ -29,10 +29,10 @@ use crate::restore::at::At;
   longshore instances list --late
   longshore why 111111/mysql/3306
   longshore restore plan 111111/mysql/3306 --at '2026-11-20 03:00'
-  longshore restore run 111111/mysql/3306 --at '2h ago' --to /restore --script mysql-restore
+  longshore restore run 111111/mysql/3306 --at '2h ago' --script mysql-restore
 
-Exit codes: 0 done, 1 found something wrong, 64 usage, 69 a service refused or is away, 70 a bug of Longshore,
-78 configuration or token."
+Exit codes: 0 done, 1 found something wrong, 64 usage, 69 a service refused or
+is away, 70 a bug of Longshore, 78 configuration or token."
 )]
 pub struct Arguments {
     /// Where the answers come from.
@@ -45,6 +45,7 @@ pub struct Arguments {
 
 /// How to reach the dashboard, and how to print.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Connection and output")]
 pub struct ConnectionArgs {
     /// Which configuration.
     #[command(flatten)]
@@ -272,8 +273,23 @@ pub enum NodesCommand {
     #[command(after_help = "Examples:
   longshore nodes set store1 --bandwidth 40MB/s
   longshore nodes set store1 --weight 0
-  longshore nodes set store1 --window '22:00-06:00 Mon-Fri Europe/Berlin, 00:00-24:00 Sat-Sun' --unset bandwidth")]
+  longshore nodes set store1 --window '22:00-06:00 Mon-Fri, 00:00-24:00 Sat-Sun'
+  longshore nodes set store1 --unset bandwidth,window")]
     Set(NodeSet),
+    /// Forget a node that was taken out, so that it no longer stands here as one that stopped or is silent
+    ///
+    /// To take a node out, give it weight 0, wait until it runs nothing, stop its puller, and forget it. Its entry in the registry
+    /// goes, its backups stay in the catalog. It comes back by itself when its puller starts again, as its own file says.
+    #[command(after_help = "Example:
+  longshore nodes set store1 --weight 0
+  longshore nodes                            # until RUNS is 0
+  systemctl disable --now longshore-puller   # on store1
+  longshore nodes forget store1")]
+    Forget {
+        /// The node
+        #[arg(value_name = "NODE")]
+        node_id: NodeId,
+    },
 }
 
 /// `longshore registry`.
@@ -285,7 +301,8 @@ pub enum RegistryCommand {
     /// nodes.
     #[command(after_help = "Examples:
   longshore registry import business.csv
-  curl http://ubackup/api/backup_instance?results_per_page=99999 > i.json && longshore registry import --as instances i.json")]
+  curl 'http://ubackup/api/backup_instance?results_per_page=99999' > i.json
+  longshore registry import --as instances i.json")]
     Import {
         /// The file, or - for standard input
         #[arg(value_name = "FILE")]
@@ -343,8 +360,8 @@ pub enum RestoreCommand {
     #[command(after_help = "Started again with the same DIR, it goes on where it ended.")]
     Fetch(RestoreFetch),
     /// Fetch the files, check them, and run a script on them
-    #[command(
-        after_help = "The script is called with the files in the order in which they apply, the full first, and these variables:
+    #[command(after_help = "The script is called with the files in the order in which they apply, the full
+first, and these variables:
   LONGSHORE_SERVER_ID, LONGSHORE_TYPE, LONGSHORE_INSTANCE   the instance
   LONGSHORE_RESTORE_DIR      where the files are
   LONGSHORE_RESTORE_FILES    the same files, one a line
@@ -352,8 +369,8 @@ pub enum RestoreCommand {
 Its exit status decides. deploy/scripts has such scripts.
 
 Example:
-  RESTORE_TARGET=/var/lib/mysql longshore restore run 111111/mysql/3306 --to /restore --script mysql-restore"
-    )]
+  RESTORE_TARGET=/var/lib/mysql longshore restore run 111111/mysql/3306 \\
+      --to /restore --script mysql-restore")]
     Run(RestoreRun),
 }
 
@@ -420,4 +437,30 @@ pub enum ReportCommand {
         #[arg(long, value_name = "DIR")]
         path: PathBuf,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn all(command: &clap::Command) -> Vec<&clap::Command> {
+        std::iter::once(command).chain(command.get_subcommands().flat_map(all)).collect()
+    }
+
+    #[test]
+    fn help_keeps_a_commands_own_arguments_together_and_no_example_is_broken() {
+        let mut root = Arguments::command();
+        root.build();
+        for command in all(&root) {
+            let name = command.get_name();
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                let heading = argument.is_global_set().then_some("Connection and output");
+                assert_eq!(argument.get_help_heading(), heading, "{name}: {argument}");
+            }
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.lines().all(|line| line.chars().count() <= 80), "{name}: {help}");
+        }
+    }
 }

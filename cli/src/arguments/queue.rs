@@ -19,7 +19,8 @@ pub enum QueueCommand {
     /// Set a level's waiting limit, order, hours and more, or show what is set; nodes obey within a second
     #[command(after_help = "Examples:
   longshore queue set level1 --max-wait 2h --order deadline
-  longshore queue set level3 --window '22:00-06:00 Mon-Fri Europe/Berlin' --copies 2 --verify reread
+  longshore queue set level3 --window '22:00-06:00 Mon-Fri Europe/Berlin'
+  longshore queue set level3 --copies 2 --verify reread
   longshore queue set level3 --unset window,copies")]
     Set(Box<QueueSet>),
     /// The jobs themselves, the oldest first
@@ -38,7 +39,7 @@ pub enum QueueCommand {
     ///
     /// A job that a node is fetching is taken from it: what it had fetched is thrown away. The file stays on its host.
     #[command(after_help = "Examples:
-  longshore queue cancel 01a1f6e5-8780-7a3c-8f21-3f0e6b1c9d77 --why 'the disk was empty'
+  longshore queue cancel 01a1f6e5-8780-7a3c-8f21-3f0e6b1c9d77 --why 'empty disk'
   longshore queue cancel --host 111111 --older-than 2d --dry-run")]
     Cancel(Change),
     /// Keep jobs back until they are released; what a node is fetching already is left alone

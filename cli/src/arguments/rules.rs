@@ -71,7 +71,7 @@ pub enum HostsCommand {
     List,
     /// Say how a host may be asked, or show what is said
     #[command(after_help = "Examples:
-  longshore hosts set 111111 --transfers 1 --starts-per-second 5 --module mysql=1
+  longshore hosts set 111111 --transfers 2 --module mysql=1
   longshore hosts set 111111 --window '22:00-06:00 Europe/Berlin'
   longshore hosts set 111111 --unset window,modules")]
     Set(HostSet),
@@ -141,7 +141,7 @@ pub struct TypeSet {
 pub enum ClusterCommand {
     /// Say what all nodes of a cluster may take together, or show what is said
     #[command(after_help = "Example:
-  longshore cluster set --bandwidth '09:00-18:00 Mon-Fri 200MB/s Europe/Berlin, else unlimited'")]
+  longshore cluster set --bandwidth '09:00-18:00 200MB/s, else unlimited'")]
     Set(ClusterSet),
 }
 

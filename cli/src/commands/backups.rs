@@ -119,14 +119,17 @@ pub(super) async fn list(context: &Context, list: BackupsList) -> Result<Exit, F
         .column("NODE", Room::Spare)
         .column("ID", Room::Spare);
     for backup in backups {
-        let what = backup.reason.as_deref().or(backup.name.as_deref()).unwrap_or_default();
+        let what = match (&backup.reason, &backup.name) {
+            (Some(reason), _) => Cell::sentence(reason),
+            (None, name) => name.clone().unwrap_or_default().into(),
+        };
         table.row([
             backup.key().into(),
             backup.state(),
             backup.chain().into(),
             if backup.size_bytes > 0 { text::size(backup.size_bytes) } else { String::new() }.into(),
             text::local(backup.made_at).into(),
-            what.into(),
+            what,
             backup.node_id.clone().unwrap_or_default().into(),
             backup.id.into(),
         ]);

@@ -60,6 +60,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Nodes { command } => match command.unwrap_or(NodesCommand::List) {
             NodesCommand::List => nodes::list(&context).await,
             NodesCommand::Set(set) => rules::node(&context, &set).await,
+            NodesCommand::Forget { node_id } => nodes::forget(&context, &node_id).await,
         },
         Command::Why { what } => why::run(&context, &what).await,
         Command::Queue { command } => queue::run(&context, command.unwrap_or(QueueCommand::List)).await,

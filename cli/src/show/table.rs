@@ -1,10 +1,13 @@
 //! Tables whose columns stand one below the other, wide (CJK) characters included, and that fit a given width: first the
-//! columns that may be left out go, the rightmost first, then those that may be cut are cut, the widest first.
+//! columns that may be left out go, the rightmost first, then those that may be cut are cut, the widest first. Only what is long
+//! is cut to save a column.
 
 use console::{Alignment, Style, measure_text_width, pad_str, truncate_str};
 
 /// No column is cut below this.
 const LEAST_WIDTH: usize = 8;
+/// No column is cut below this to save another.
+const READABLE_WIDTH: usize = 16;
 const GAP: &str = "  ";
 
 /// How a column behaves where there is little room.
@@ -52,12 +55,18 @@ pub enum Tone {
 pub struct Cell {
     text: String,
     tone: Tone,
+    is_sentence: bool,
 }
 
 impl Cell {
     /// With a colour.
     pub fn toned(text: impl Into<String>, tone: Tone) -> Self {
-        Self { text: one_line(&text.into()), tone }
+        Self { text: one_line(&text.into()), tone, is_sentence: false }
+    }
+
+    /// Cut at its end also where names are cut in their middle.
+    pub fn sentence(text: impl Into<String>) -> Self {
+        Self { is_sentence: true, ..text.into().into() }
     }
 }
 
@@ -146,10 +155,10 @@ impl Table {
         let total = |shown: &[usize], widths: &[usize]| {
             shown.iter().map(|at| widths[*at]).sum::<usize>() + GAP.len() * shown.len().saturating_sub(1)
         };
-        // What can be won by cutting, down to a third of what is there: better to cut a little than to leave out.
+        // What can be won by cutting, down to a third of what is there: better to cut what is long than to leave out.
         let winnable = |shown: &[usize], widths: &[usize]| {
             let cut = shown.iter().filter(|at| self.columns[**at].room.can_be_cut());
-            cut.map(|at| widths[*at] - widths[*at].min(LEAST_WIDTH.max(widths[*at] / 3))).sum::<usize>()
+            cut.map(|at| widths[*at] - widths[*at].min(READABLE_WIDTH.max(widths[*at] / 3))).sum::<usize>()
         };
         while total(&shown, widths) > width + winnable(&shown, widths) {
             let Some(last) = shown.iter().rposition(|at| self.columns[*at].room == Room::Spare) else { break };
@@ -172,8 +181,7 @@ impl Table {
         for (place, at) in shown.iter().enumerate() {
             let cell = cells.get(*at).unwrap_or(&empty);
             let cut = match self.columns[*at].room {
-                // Sentences are cut at their end.
-                Room::Middle if !cell.text.contains(' ') => middle(&cell.text, widths[*at]),
+                Room::Middle if !cell.is_sentence => middle(&cell.text, widths[*at]),
                 _ => truncate_str(&cell.text, widths[*at], "…").into_owned(),
             };
             let side = if self.columns[*at].right { Alignment::Right } else { Alignment::Left };

@@ -5,8 +5,10 @@
 
 mod commands;
 mod misbehaving;
+mod nodes;
 mod operators;
 mod registry;
 mod restore;
 mod rules;
 mod site;
+mod watch;

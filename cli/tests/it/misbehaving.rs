@@ -18,10 +18,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use longshore_core::{Job, JobId, Millis, NodeBeat, Report, report::Copy};
+use longshore_core::{Job, JobId, Millis, Report, report::Copy};
 use serde_json::{Value, json};
 
-use crate::site::{SOON, Site, bytes};
+use crate::site::{SOON, Site, beat, bytes};
 
 const KEY: &str = "111111/mysql/3306";
 const SIZE: usize = 400_000;
@@ -108,12 +108,6 @@ async fn site(manners: &[Manner]) -> (Site, Vec<Arc<Played>>) {
     }
     site.index(&[report(job, manners.len())]).await;
     (site, nodes)
-}
-
-fn beat(node: &str, serve: Option<String>) -> NodeBeat {
-    let mut beat: NodeBeat = serde_json::from_str(include_str!("../../../core/fixtures/node-beat-v1.json")).unwrap();
-    (beat.node_id, beat.at, beat.serve) = (node.parse().unwrap(), Millis::now(), serve);
-    beat
 }
 
 fn report(job: Job, nodes: usize) -> Report {

@@ -1,6 +1,4 @@
-//! Queues by command: looking, changing with a preview, watching, and asking why.
-
-use std::{io::Write as _, process::Stdio, time::Duration};
+//! Queues by command: looking, changing with a preview, and asking why.
 
 use longshore_core::{JobId, Outcome, Report, queue::JobFilter};
 use longshore_tests::wait_until;
@@ -113,64 +111,6 @@ async fn dead_letters_are_retried_and_dropped_by_command() {
     site.run(&["queue", "dead", "drop", "--queue", "level1", "--yes"]).await.ended(0);
     site.run(&["queue", "dead"]).await.ended(0);
     site.run(&["queue", "dead", "drop", "raw:3", "--yes"]).await.ended(1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_watch_without_a_terminal_appends_and_ends_with_ctrl_c() {
-    let site = Site::start().await;
-    site.waiting("1/mysql/3306", 10).await;
-    let mut command = site.command();
-    let mut child = command.args(["queue", "watch", "--every", "200ms"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut out = child.stdout.take().unwrap();
-    let seen = tokio::task::spawn_blocking(move || {
-        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(&mut out));
-        let mut seen = String::new();
-        // Two looks, one below the other.
-        while seen.matches("LEVEL").count() < 2 {
-            seen.push_str(&lines.next().unwrap().unwrap());
-            seen.push('\n');
-        }
-        seen
-    });
-    let seen = seen.await.unwrap();
-    assert!(!seen.contains('\u{1b}'), "{seen:?}");
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
-    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
-    assert_eq!(status.code(), Some(0), "{status:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_watch_on_a_terminal_draws_in_place_and_ends_with_q() {
-    let site = Site::start().await;
-    site.waiting("1/mysql/3306", 10).await;
-    let mut command = site.command();
-    // Narrower than the table: a line that took two rows would not be gone up over.
-    let watch = format!("stty rows 20 cols 30; {} queue watch --every 200ms", env!("CARGO_BIN_EXE_longshore"));
-    let inner: Vec<(String, String)> =
-        command.get_envs().filter_map(|(name, value)| Some((name.to_str()?.into(), value?.to_str()?.into()))).collect();
-    command = std::process::Command::new("script");
-    command.args(["-qec", &watch, "/dev/null"]).env_clear().envs(inner).env("TERM", "xterm");
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut keys = child.stdin.take().unwrap();
-    let mut out = child.stdout.take().unwrap();
-    let ran = tokio::task::spawn_blocking(move || {
-        let mut seen = Vec::new();
-        let mut byte = [0];
-        // The second look begins by going up over the first.
-        while !String::from_utf8_lossy(&seen).contains("\u{1b}[3A") {
-            assert_eq!(std::io::Read::read(&mut out, &mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&seen));
-            seen.push(byte[0]);
-        }
-        keys.write_all(b"q").unwrap();
-        std::io::Read::read_to_end(&mut out, &mut seen).unwrap();
-        (child.wait().unwrap(), String::from_utf8_lossy(&seen).into_owned())
-    });
-    let (status, seen) = tokio::time::timeout(Duration::from_secs(60), ran).await.unwrap().unwrap();
-    assert!(status.success() && seen.contains("level1"), "{status:?} {seen}");
-    for line in seen.lines() {
-        let shown = console::strip_ansi_codes(line).replace('\r', "");
-        assert!(console::measure_text_width(&shown) <= 30, "{line:?}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

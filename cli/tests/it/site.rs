@@ -10,7 +10,7 @@ use std::{
 
 use longshore_catalog::{Access, Catalog, CatalogConfig, Freshness};
 use longshore_core::{
-    Content, ContentKind, InstanceKey, Job, JobId, Millis, Report, Source, Transport,
+    Content, ContentKind, InstanceKey, Job, JobId, Millis, NodeBeat, Report, Source, Transport,
     chain::{ChainLink, ChainPosition, FullBackup},
     config::{ConfigArgs, RedisConfig},
     digest::{DigestChoice, FileEntry, digest_reader, directory_digest},
@@ -241,6 +241,13 @@ impl Drop for Site {
     fn drop(&mut self) {
         self.shutdown.request();
     }
+}
+
+/// What a node says of itself now.
+pub(crate) fn beat(node: &str, serve: Option<String>) -> NodeBeat {
+    let mut beat: NodeBeat = serde_json::from_str(include_str!("../../../core/fixtures/node-beat-v1.json")).unwrap();
+    (beat.node_id, beat.at, beat.serve) = (node.parse().unwrap(), Millis::now(), serve);
+    beat
 }
 
 /// Bytes that no compressor helps with, and that differ at every place.

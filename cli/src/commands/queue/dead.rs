@@ -60,22 +60,22 @@ pub(super) async fn list(context: &Context, list: DeadList) -> Result<Exit, Fail
 
 fn table(letters: Vec<Letter>) -> Table {
     let mut table = Table::new()
-        .column("WHAT", Room::Cut)
-        .column("LEVEL", Room::Needed)
-        .column("SINCE", Room::Needed)
-        .number("TRIES", Room::Needed)
+        .column("WHAT", Room::Middle)
+        .number("KEPT", Room::Needed)
+        .column("ID", Room::Needed)
         .column("WHY", Room::Cut)
-        .column("CLUSTER", Room::Spare)
-        .column("ID", Room::Middle);
+        .column("LEVEL", Room::Spare)
+        .number("TRIES", Room::Spare)
+        .column("CLUSTER", Room::Spare);
     for letter in letters {
         table.row([
             letter.instance.or(letter.beginning).unwrap_or_default().into(),
-            letter.queue.unwrap_or_default().into(),
-            text::ago(letter.at).into(),
-            letter.attempts.map_or_else(String::new, |attempts| attempts.to_string()).into(),
-            format!("{}: {}", letter.reason_code, letter.reason).into(),
-            letter.cluster.into(),
+            text::span(Millis::now().since(letter.at)).into(),
             letter.id.into(),
+            format!("{}: {}", letter.reason_code, letter.reason).into(),
+            letter.queue.unwrap_or_default().into(),
+            letter.attempts.map_or_else(String::new, |attempts| attempts.to_string()).into(),
+            letter.cluster.into(),
         ]);
     }
     table
@@ -85,4 +85,29 @@ fn table(letters: Vec<Letter>) -> Table {
 pub(super) async fn change(context: &Context, action: &str, change: &Change) -> Result<Exit, Failure> {
     let doing = Doing { context, kind: "dead-letters", what: "dead letter", action, change, to: None };
     doing.run(|seen| show::table(&table(client::read(seen["items"].clone())?))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use console::measure_text_width;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_id_that_retry_needs_is_whole_at_80_columns() {
+        let (job, at) = ("01a1f6e5-8780-7a3c-8f21-3f0e6b1c9d77", Millis::now().0 - 86_340_000);
+        let letters = client::read(json!([
+            {"cluster": "frankfurt-1", "id": job, "queue": "level1", "at": at,
+             "reason_code": "script_wrong", "reason": "连接失败，请检查数据库的用户名和密码，然后再试一次",
+             "instance": "10.20.30.40/postgres/main-16", "attempts": 25, "beginning": null},
+            {"cluster": "frankfurt-1", "id": "raw:1234567", "queue": "level3", "at": at, "reason_code": "malformed",
+             "reason": "no JSON", "instance": null, "attempts": null, "beginning": "{no json".repeat(20)},
+        ]));
+        let text = table(letters.unwrap()).render(Some(80));
+        assert!(text.lines().all(|line| measure_text_width(line) <= 80), "{text}");
+        for needed in [job, "raw:1234567", "23h 59m", "script_w", "n-16"] {
+            assert!(text.contains(needed), "{needed} in {text}");
+        }
+    }
 }

@@ -13,7 +13,11 @@ use crate::{
     show::{self, text},
 };
 
-/// Looks until `q`, Escape or Ctrl-C. What can't be asked for is shown as such and asked for again: a watch outlives a restart.
+/// One look takes no longer: a dashboard that hangs is shown as one that does not answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Looks until `q`, Escape or Ctrl-C, also while the dashboard is asked. What can't be asked for is told and asked for again: a
+/// watch outlives a restart.
 pub(super) async fn run(context: &Context, every: Duration) -> Result<Exit, Failure> {
     let term = Term::stdout();
     let is_terminal = term.is_term() && !context.json;
@@ -22,13 +26,19 @@ pub(super) async fn run(context: &Context, every: Duration) -> Result<Exit, Fail
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut drawn = Drawn::default();
     loop {
-        tokio::select! {
+        let look = async {
+            ticks.tick().await;
+            context.client.get_within(ANSWER_WITHIN, &["api", "v1", "queues"]).await
+        };
+        let answer = tokio::select! {
             () = &mut stopped => return Ok(Exit::Done),
-            _ = ticks.tick() => {}
-        }
-        let answer = context.client.get(&["api", "v1", "queues"], &[]).await;
+            answer = look => answer,
+        };
         if context.json {
-            show::line(&answer?)?;
+            match answer {
+                Ok(queues) => show::line(&queues)?,
+                Err(failure) => eprintln!("longshore: {}", failure.message),
+            }
             continue;
         }
         let now = text::moment(Millis::now());

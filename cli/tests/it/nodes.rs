@@ -1,0 +1,42 @@
+//! `nodes`: a node that is silent, and one that is forgotten.
+
+use serde_json::json;
+
+use crate::site::{Site, beat};
+
+/// Nodes beat, and were last heard of long ago.
+async fn lost(site: &Site, nodes: &[&str]) {
+    for node in nodes {
+        site.queue.beat(&beat(node, None)).await.unwrap();
+        let mut heard = redis::cmd("ZADD");
+        let () = heard.arg("longshore:nodes_seen").arg(1).arg(node).query(&mut site.redis.connection()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_forgotten_once_it_is_silent() {
+    let site = Site::start().await;
+    lost(&site, &["5", "6"]).await;
+    site.queue.beat(&beat("7", None)).await.unwrap();
+    site.run(&["registry", "set", "nodes", "node_id=5", "weight=0"]).await.ended(0);
+    let nodes = site.run(&["nodes"]).await.ended(0);
+    let words = nodes.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("node 5 is silent since 1970-01-01 08:00:00 CST, "), "{}", nodes.out);
+    assert!(words.contains(" ago: is longshore-puller running there? node 6"), "{}", nodes.out);
+    assert!(nodes.out.lines().all(|line| console::measure_text_width(line) <= 80), "{}", nodes.out);
+
+    assert_eq!(site.run(&["nodes", "forget", "5"]).await.ended(0).out, "node 5: forgotten\n");
+    let json = site.run(&["nodes", "forget", "6", "--json"]).await.ended(0).json();
+    assert_eq!(json, json!({"node_id": "6", "cluster": "default"}));
+    let left = site.run(&["nodes", "--json"]).await.ended(0).json();
+    assert_eq!(left["items"].as_array().unwrap().len(), 1, "{left}");
+    let again = site.run(&["nodes", "forget", "5"]).await.ended(1);
+    assert!(again.err.contains("node 5") && again.out.is_empty(), "{}", again.err);
+    let living = site.run(&["nodes", "forget", "7"]).await.ended(1);
+    assert!(living.err.contains("stop"), "{}", living.err);
+    site.run(&["nodes", "forget", "../7"]).await.ended(64);
+
+    site.queue.beat(&beat("5", None)).await.unwrap();
+    let back = site.run(&["nodes"]).await.ended(0);
+    assert!(back.out.contains("\n5 "), "{}", back.out);
+}
