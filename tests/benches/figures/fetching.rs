@@ -32,12 +32,6 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A Redis with a job for each of `names` below `source`, which the daemon on `port` serves as module `backup`.
-    pub(crate) fn start(source: &Path, names: &[String], port: u16) -> anyhow::Result<Self> {
-        let jobs = names.iter().map(|name| job(source, "backup", name, port));
-        Self::with(&jobs.collect::<anyhow::Result<Vec<_>>>()?)
-    }
-
     /// A Redis with these jobs in their queues.
     pub(crate) fn with(jobs: &[Job]) -> anyhow::Result<Self> {
         let redis = Redis::start();

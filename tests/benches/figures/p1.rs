@@ -24,14 +24,14 @@ const HOSTS: usize = 20;
 /// Measures P1.
 pub(crate) fn measure() -> anyhow::Result<()> {
     let (ours, reference) = compare(1, "batch_jobs = 1")?;
-    line("P1", "small files", ours / reference, ours, reference, "files/s", ">=0.95");
+    line("P1", "small-files", ours / reference, ours, reference, "files/s", ">=0.95");
     Ok(())
 }
 
 /// Measures P1b.
 pub(crate) fn measure_batches() -> anyhow::Result<()> {
     let (ours, reference) = compare(HOSTS, "")?;
-    line("P1b", "small files in batches", ours / reference, ours, reference, "files/s", ">=5");
+    line("P1b", "small-files-in-batches", ours / reference, ours, reference, "files/s", ">=5");
     Ok(())
 }
 
@@ -61,7 +61,7 @@ fn compare(hosts: usize, rsync: &str) -> anyhow::Result<(f64, f64)> {
         });
         let site = Site::with(&jobs.collect::<anyhow::Result<Vec<Job>>>()?)?;
         let our = site.begin_with(SLOTS, "", rsync)?.end()?.seconds;
-        println!("round {round}: ours {our:.2} s, xargs -P{SLOTS} rsync {reference:.2} s");
+        eprintln!("round {round}: ours {our:.2} s, xargs -P{SLOTS} rsync {reference:.2} s");
         // The first round warms caches and is not counted.
         if round > 0 {
             ours.push(FILES as f64 / our);

@@ -1,7 +1,11 @@
 //! P3: what a claim costs. The queue's own claims by 50 nodes over 3 levels and 500 hosts, sizes from 1 KiB to 1 GiB, against
 //! raw `EVALSHA` of RPOP and ZADD by as many tasks over the same kind of connection to the same Redis.
 //!
-//! `LONGSHORE_P3_JOBS` is how many wait (1,000,000 unless told); they take about 1.5 KB each here and some minutes to push.
+//! P3.miss is the worse of two backlogs in which nothing fits: one with nothing overdue, and one with everything overdue, where a
+//! claim looks for a node that could keep its room for each overdue job that it meets for the first time.
+//!
+//! `LONGSHORE_P3_JOBS` is how many wait (1,000,000 unless told); they take about 1.5 KB each, 1.5 GB for 1,000,000, and some
+//! minutes to push.
 
 use std::{
     sync::{
@@ -69,11 +73,17 @@ async fn measured(many: u64) -> anyhow::Result<()> {
         at_few.push(micros / CLAIMS as f64);
     }
     let (ours, raw) = (median(ours), median(raw));
-    line("P3.rate", "claims per second", ours / raw, ours, raw, "1/s", ">=0.2");
+    line("P3.rate", "claims-per-second", ours / raw, ours, raw, "1/s", ">=0.2");
     let (at_many, at_few) = (median(at_many), median(at_few));
-    line("P3.flat", "CPU microseconds of Redis for a claim", at_many / at_few, at_many, at_few, "us", "<=1.2");
-    let miss = misses(&queue, &levels).await?;
-    line("P3.miss", "CPU milliseconds of Redis to find that nothing fits", miss, miss, 1.0, "ms", "<=1");
+    line("P3.flat", "CPU-of-Redis-for-a-claim", at_many / at_few, at_many, at_few, "us", "<=1.2");
+    let not_overdue = misses(&queue, &levels).await?;
+    for level in &levels {
+        queue.relevel(&Level { max_wait: Some(Duration::from_millis(1)), ..level.clone() }).await?;
+    }
+    let overdue = misses(&queue, &levels).await?;
+    eprintln!("nothing fits: {not_overdue:.3} ms with nothing overdue, {overdue:.3} ms with everything overdue");
+    let miss = not_overdue.max(overdue);
+    line("P3.miss", "CPU-of-Redis-to-find-that-nothing-fits", miss, miss, 1.0, "ms", "<=1");
     let used: String = queue.link().query(redis::cmd("INFO").arg("memory")).await?;
     eprintln!("{many} jobs: {}", used.lines().find(|line| line.starts_with("used_memory_human")).unwrap_or_default());
     Ok(())
@@ -186,12 +196,25 @@ async fn raw_per_second(queue: &Queue, calls: usize) -> anyhow::Result<f64> {
     Ok(rate)
 }
 
+/// The mean of many claims in milliseconds. All nodes are there, full, and have disks that could hold every job; the one that
+/// asks has a disk that could not, since room that is kept on it would answer the next claim at once.
 async fn misses(queue: &Queue, levels: &[Level]) -> anyhow::Result<f64> {
+    // The second time each meets the others as full.
+    for _ in 0..2 {
+        for number in 0..NODES {
+            let (node_id, weight) = node_of(number)?;
+            // A little less than the one below: it is not to yield to them.
+            let claimed = queue.claim(&request(&node_id, weight, levels, TOO_SMALL - 1)).await?;
+            ensure!(matches!(claimed, Claimed::Nothing(_)), "something fitted");
+        }
+    }
     let node_id = NodeId::new("small")?;
+    let asked = request(&node_id, 1, levels, TOO_SMALL);
+    let room = Room { ceiling_bytes: TOO_SMALL, ..asked.room };
     let before = cpu_micros(queue).await?;
     for _ in 0..MISSES {
-        let claimed = queue.claim(&request(&node_id, 1, levels, TOO_SMALL)).await?;
-        ensure!(claimed == Claimed::Nothing(Idle::NoRoom), "something fitted");
+        let claimed = queue.claim(&ClaimRequest { request_id: uuid::Uuid::now_v7(), room, ..asked }).await?;
+        ensure!(claimed == Claimed::Nothing(Idle::NoRoom), "{claimed:?} where nothing fits");
     }
     Ok((cpu_micros(queue).await? - before) / MISSES as f64 / 1000.0)
 }

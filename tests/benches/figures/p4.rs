@@ -52,7 +52,7 @@ async fn measured() -> anyhow::Result<()> {
         worst = f64::max(worst, (share - fair).abs());
     }
     eprintln!("{given} jobs, {:.1} GB, {asked} claims", total / 1e9);
-    line("P4", "percentage points between share of bytes and of weight", worst / 2.0, worst, 2.0, "pp", "<=1");
+    line("P4", "share-of-bytes-from-share-of-weight", worst / 2.0, worst, 2.0, "pp", "<=1");
     Ok(())
 }
 

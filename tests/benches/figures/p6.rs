@@ -58,7 +58,7 @@ async fn compare(server: &Elasticsearch, redis: &Redis) -> anyhow::Result<()> {
         let prefix = format!("bare{round}");
         let bare = bare_bulk(&client, server, &prefix, &documents).await?;
         remove(&client, server, &prefix).await?;
-        println!(
+        eprintln!(
             "P6 round {round}: {rate:.0}/s through the indexer, {bare:.0}/s by bare bulk{}",
             if round == 0 { " (to warm up)" } else { "" }
         );

@@ -50,7 +50,7 @@ async fn lookups(id: &str, config: &CatalogConfig, goal_milliseconds: f64) -> an
     catalog.refresh().await?;
     let loaded = catalog.totals(&Filter::default()).await?.count;
     ensure!(loaded == BACKUPS, "{loaded} backups are there");
-    println!("{id} loaded {BACKUPS} backups in {:.0} s", began.elapsed().as_secs_f64());
+    eprintln!("{id} loaded {BACKUPS} backups in {:.0} s", began.elapsed().as_secs_f64());
 
     let reader = longshore_catalog::open(config, Access::Read)?;
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
@@ -76,7 +76,7 @@ async fn lookups(id: &str, config: &CatalogConfig, goal_milliseconds: f64) -> an
         let position = (times.len() as f64 * share) as usize;
         times[position.min(times.len() - 1)]
     };
-    println!("{id} {LOOKUPS} lookups: p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms", at(0.5), at(0.99), at(1.0));
+    eprintln!("{id} {LOOKUPS} lookups: p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms", at(0.5), at(0.99), at(1.0));
     line(id, "restore-lookup-p99", at(0.99) / goal_milliseconds, at(0.99), goal_milliseconds, "ms", "<=1");
     Ok(())
 }

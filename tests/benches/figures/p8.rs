@@ -67,8 +67,8 @@ pub(crate) fn measure() -> anyhow::Result<()> {
         }
     }
     let (bare, whole) = (median(bare), median(whole));
-    println!("P8 the bare script takes {bare:.2} ms, the agent's whole run {whole:.2} ms (medians of {ROUNDS})");
-    println!("P8 the wrapper around the script has a peak of {:.2} MB of its own", median(wrapper_peak));
+    eprintln!("P8 the bare script takes {bare:.2} ms, the agent's whole run {whole:.2} ms (medians of {ROUNDS})");
+    eprintln!("P8 the wrapper around the script has a peak of {:.2} MB of its own", median(wrapper_peak));
     let own = whole - bare;
     line("P8.time", "own-time-beside-script", own / GOAL_MILLISECONDS, own, GOAL_MILLISECONDS, "ms", "<=1");
     let peak = median(peak);
