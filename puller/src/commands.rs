@@ -40,9 +40,8 @@ pub async fn run(settings: Settings, until: Until, shutdown: Shutdown) -> anyhow
     let rsync = version::check(&settings.rsync.program, settings.rsync.allow_unpatched);
     let rsync = rsync.await.context(Exit::Configuration)?;
     let key = serve::public_key(&settings.serve).context(Exit::Configuration)?;
-    let store = Store::open(&settings.store.path, &settings.node_id, settings.store.create);
-    let store = store.context(Exit::ServiceRefused)?;
     let queue = Queue::new(RedisLink::new(&settings.redis));
+    let store = open_store(&settings, &queue).await.context(Exit::ServiceRefused)?;
     let stop_serving = Shutdown::new();
     let mut servers = Vec::new();
     let serving = key.is_some() && until == Until::Stopped;
@@ -70,6 +69,20 @@ pub async fn run(settings: Settings, until: Until, shutdown: Shutdown) -> anyhow
     }
     tracing::info!("puller stopped");
     Ok(Exit::Done)
+}
+
+/// The store. An empty folder becomes one only for a node that never ran: the disk of any other is away.
+async fn open_store(settings: &Settings, queue: &Queue) -> anyhow::Result<Store> {
+    let (path, node_id) = (&settings.store.path, &settings.node_id);
+    match Store::open(path, node_id, false) {
+        Err(StoreError::NoMarker(_)) if settings.store.create => {}
+        opened => return Ok(opened?),
+    }
+    let known = queue.knows_node(node_id).await;
+    if known.with_context(|| format!("whether {} is to become a store can't be asked", path.display()))? {
+        return Err(StoreError::Away { path: path.clone(), node_id: node_id.clone() }.into());
+    }
+    Ok(Store::open(path, node_id, true)?)
 }
 
 /// As many open files as the system lets us have: removing a tree takes one for each of its levels, and a host chooses those.
@@ -106,11 +119,16 @@ pub async fn check(loaded: &Loaded<Settings>) -> anyhow::Result<Exit> {
         Ok(version) => Ok(format!("rsync {version}")),
         Err(error) => Err(error.to_string()),
     });
-    found.push(match Store::look(&settings.store.path, &settings.node_id) {
+    let queue = Queue::new(RedisLink::new(&settings.redis));
+    let path = &settings.store.path;
+    found.push(match Store::look(path, &settings.node_id) {
         Ok(store) => Ok(format!("store {} ({})", store.root().display(), store.marker().store_id)),
-        Err(StoreError::NoMarker(path)) if settings.store.create => {
-            Ok(format!("store {}: not there yet; the first start makes it, if the folder is empty", path.display()))
-        }
+        Err(StoreError::NoMarker(_)) if settings.store.create => match queue.knows_node(&settings.node_id).await {
+            Ok(true) => Err(StoreError::Away { path: path.clone(), node_id: settings.node_id.clone() }.to_string()),
+            _ => {
+                Ok(format!("store {}: not there yet; the first start makes it, if the folder is empty", path.display()))
+            }
+        },
         Err(error) => Err(error.to_string()),
     });
     let space = Space::new(&settings.store.path, settings.store.reserve);
@@ -128,7 +146,6 @@ pub async fn check(loaded: &Loaded<Settings>) -> anyhow::Result<Exit> {
         Ok(None) => Ok("not serving restores: no [serve] public_key".to_owned()),
         Err(error) => Err(format!("{error:#}")),
     });
-    let queue = Queue::new(RedisLink::new(&settings.redis));
     match queue.link().requirements().await {
         Ok(missing) if missing.is_empty() => {
             found.push(Ok(format!("redis {}", queue.link().name())));

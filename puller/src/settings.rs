@@ -172,8 +172,8 @@ pub struct StoreSettings {
     /// Space kept free on its file system: `"1000GiB"`, `"5%"`, or bytes.
     #[serde(default = "defaults::reserve")]
     pub reserve: Reserve,
-    /// Whether an empty folder is made a store at the first start. Never when `/etc/fstab` has a file system for it that is
-    /// not mounted.
+    /// Whether an empty folder is made a store at the node's first start. Never when `/etc/fstab` has a file system for it that is
+    /// not mounted, nor for a node that the cluster has heard of before: its disk is away.
     #[serde(default = "defaults::yes")]
     pub create: bool,
     /// A disk that takes nothing for this long hangs: nothing is claimed, and what is under way is given to other nodes.

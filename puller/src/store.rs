@@ -63,6 +63,17 @@ pub enum StoreError {
     /// No marker, and none is to be made.
     #[error("{0} is not a store: it has no {MARKER}. Mount its disk, or run `longshore-puller init`")]
     NoMarker(PathBuf),
+    /// No marker, though the node has had a store.
+    #[error(
+        "{path} is not a store: it has no {MARKER}, and node {node_id} has run before, so its disk is not mounted; mount it. \
+         To begin with an empty store, run `longshore-puller init`"
+    )]
+    Away {
+        /// The store.
+        path: PathBuf,
+        /// Whose it is.
+        node_id: NodeId,
+    },
     /// `/etc/fstab` has a file system for it, which is not mounted.
     #[error("{path} lies on {mount}, which /etc/fstab lists and which is not mounted; mount it")]
     NotMounted {

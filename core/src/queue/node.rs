@@ -68,6 +68,14 @@ impl Queue {
         Ok(bodies.into_iter().filter_map(both).collect())
     }
 
+    /// Whether a node of this name was ever heard of, and not forgotten since.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn knows_node(&self, node_id: &NodeId) -> Result<bool, LinkError> {
+        self.query(redis::cmd("HEXISTS").arg(key("nodes")).arg(node_id.as_str())).await
+    }
+
     /// Forgets a node that was taken out: its beat, what it asked, its share of the bandwidth. Its backups stay in the catalog. One
     /// that was heard of within `silence`, or that others need, is kept.
     ///

@@ -7,7 +7,7 @@ use longshore_tests::wait_until;
 
 use crate::cluster::{Cluster, Configured, Puller, SOON, bytes, files, incoming, place};
 
-const TWO: &str = "[types.mysql]\ncopies = 2";
+const TWO: &str = "[types.mysql]\ncopies = 2\n[rsync]\nhost_rest = \"200ms\"\nhost_rest_longest = \"400ms\"";
 /// More than one read of the network.
 const SIZE: usize = 3_000_000;
 
@@ -164,4 +164,17 @@ async fn a_copy_that_was_cut_goes_on_where_it_was() {
     assert_whole(&cluster, &two.store, &copied(&cluster, &job).await, "a");
     let metrics = reqwest::get(format!("http://127.0.0.1:{}/metrics", one.status)).await.unwrap().text().await.unwrap();
     assert!(metrics.contains("served_total{code=\"206\"} 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_first_node_that_is_away_costs_its_copies_no_try() {
+    let cluster = Cluster::start();
+    cluster.write("a", SIZE, 1);
+    let (one, job) = stored_on_first(&cluster, "a").await;
+    assert!(one.stop().await.success());
+    let two = cluster.configure("2", "retry = 1", TWO).start(&[]);
+    wait_until("it was asked three times", SOON, async || two.log().matches("no attempt counted").count() > 2).await;
+    let _one = node(&cluster, "1").start(&[]);
+    assert_whole(&cluster, &two.store, &copied(&cluster, &job).await, "a");
+    assert_eq!(cluster.queue.dead_letters(0, 10).await.unwrap().total, 0);
 }

@@ -227,3 +227,17 @@ async fn a_sender_that_freezes_is_noticed_by_its_silence() {
     assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
     assert!(report.transfer.unwrap().resumed_bytes > 1 << 19, "{:?}", report.transfer);
 }
+
+#[tokio::test]
+async fn what_differs_is_fetched_twice_in_all_however_many_nodes_there_are() {
+    let cluster = Cluster::start();
+    cluster.write("a", 1000, 1);
+    let job = cluster.job("a");
+    cluster.write("a", 1000, 2);
+    cluster.offer(&job).await;
+    let nodes = ["1", "2", "3"].map(|node| cluster.configure(node, "retry = 9", "").start(&[]));
+    let report = cluster.report_of(&job).await;
+    assert_eq!((report.outcome, report.attempts), (Outcome::Failed, 2));
+    assert_eq!(report.reason.unwrap().code, ReasonCode::DigestDiffers);
+    assert!(nodes.iter().any(|node| node.store.join(format!(".corrupt/{}/a", job.id)).exists()));
+}

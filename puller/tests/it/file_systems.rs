@@ -110,10 +110,12 @@ async fn a_store_whose_disk_is_away_is_never_written_under() {
     assert!(files(&point).is_empty(), "{:?}", files(&point));
     // Nor by a start: the folder is empty, and was a store's.
     assert!(puller.stop().await.success());
-    let no_create = fs::read_to_string(&config.config).unwrap().replace("[store]\n", "[store]\ncreate = false\n");
-    fs::write(&config.config, no_create).unwrap();
-    assert!(!config.once().success());
-    assert_eq!(fs::read_dir(&point).unwrap().count(), 0);
+    for command in ["once", "check"] {
+        let output = config.command(&[command]).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        assert!(!output.status.success() && said.contains("mount it"), "{said}");
+        assert_eq!(fs::read_dir(&point).unwrap().count(), 0);
+    }
     let _disk = Mounted::new(&point, &bind);
     let _puller = config.start(&[]);
     stored(&cluster, &point, &second, "b", &bytes(1000, 2)).await;
