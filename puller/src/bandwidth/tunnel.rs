@@ -150,3 +150,62 @@ async fn moved(
 fn spliced(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> {
     Ok(splice(from, None, to, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use longshore_tests::wait_until;
+    use tokio::{net::TcpListener, task::JoinSet};
+
+    use super::*;
+    use crate::bandwidth::{Bandwidth, Caps};
+
+    const CAP: u64 = 8_000_000;
+    const TRANSFERS: usize = 8;
+    const SEND_BUFFER_BYTES: usize = 16 << 10;
+
+    /// Sends for ever, counting what its kernel takes, which is little more than what has arrived.
+    async fn send(mut to: TcpStream, sent: &AtomicU64) {
+        sockopt::set_socket_send_buffer_size(&to, SEND_BUFFER_BYTES / 2).unwrap();
+        while let Ok(bytes) = to.write(&[7; 4096]).await {
+            sent.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn many_that_are_new_have_no_more_sent_ahead_than_one() {
+        let (bandwidth, sent) = (Bandwidth::default(), Arc::<AtomicU64>::default());
+        bandwidth.set_caps(Caps { node: Some(CAP), ..Caps::default() });
+        let (host, rsync) =
+            (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let mut all = JoinSet::new();
+        let started = Instant::now();
+        for number in 1..=TRANSFERS {
+            let from = TcpStream::connect(host.local_addr().unwrap()).await.unwrap();
+            let to = TcpStream::connect(rsync.local_addr().unwrap()).await.unwrap();
+            let ((sender, _), (mut receiver, _)) = (host.accept().await.unwrap(), rsync.accept().await.unwrap());
+            let sent = Arc::clone(&sent);
+            all.spawn(async move { send(sender, &sent).await });
+            all.spawn(async move { _ = tokio::io::copy(&mut receiver, &mut tokio::io::sink()).await });
+            let lane = bandwidth.lane(&number.to_string().parse().unwrap(), &"level1".parse().unwrap());
+            all.spawn(async move { _ = join(from, to, &lane, &Flow::default()).await });
+        }
+        // For each: what its kernel offers before it is told anything, what ours holds back, and the sender's own.
+        let for_each = 2 * LEAST_BUFFER_BYTES + bucket::quantum(Some(CAP), Some(CAP)) + SEND_BUFFER_BYTES;
+        let mut most_ahead = 0.0f64;
+        wait_until("a second and a half are over", Duration::from_secs(20), async || {
+            let sent = sent.load(Relaxed) as f64;
+            most_ahead = most_ahead.max(sent - CAP as f64 * started.elapsed().as_secs_f64());
+            started.elapsed() > Duration::from_millis(1500)
+        })
+        .await;
+        let most = CAP as f64 * AHEAD_SECONDS + (for_each * TRANSFERS) as f64;
+        assert!(most_ahead < most, "{most_ahead} of {most}");
+        assert!(sent.load(Relaxed) > CAP, "it flows");
+    }
+}

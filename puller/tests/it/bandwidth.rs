@@ -1,25 +1,34 @@
 //! Limits on real transfers: through the proxy, moved there while they run, over ssh, and what is counted either way.
 
 use std::{
+    collections::BTreeMap,
     fs,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use longshore_core::{Job, Outcome, Policy, config::ConfigArgs, report::Transfer, report::Verified};
+use longshore_core::{
+    Job, Millis, NodeBeat, Outcome, Policy, ReasonCode,
+    config::{ConfigArgs, RedisConfig},
+    queue::Queue,
+    redis_link::RedisLink,
+    report::{Transfer, Verified},
+    token,
+};
 use longshore_puller::{
     bandwidth::{Bandwidth, Caps, share},
     carrier::{Carrier, Turn},
+    failure::Failure,
     peers::Peers,
     progress::Progress,
     settings,
     store::Store,
 };
-use longshore_tests::wait_until;
+use longshore_tests::{Passage, Proxy, wait_until};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, SOON, bytes};
+use crate::cluster::{Cluster, SOON, bytes, signing_key};
 
 const MB: usize = 1_000_000;
 
@@ -46,9 +55,13 @@ impl Bringer {
 
     /// Brings a verified backup, and tells how it came.
     async fn bring(&self, job: &Job, progress: &Progress) -> Transfer {
+        self.try_to_bring(job, progress).await.unwrap()
+    }
+
+    async fn try_to_bring(&self, job: &Job, progress: &Progress) -> Result<Transfer, Failure> {
         let turn = Turn { revision: 1, attempts: 1, queue: &job.queue, verify: Verified::Received, copy_of: None };
-        let brought = self.carrier.bring(job, turn, progress, &CancellationToken::new()).await.unwrap();
-        brought.report.transfer.unwrap()
+        let brought = self.carrier.bring(job, turn, progress, &CancellationToken::new()).await?;
+        Ok(brought.report.transfer.unwrap())
     }
 }
 
@@ -71,26 +84,72 @@ async fn a_limit_holds_a_real_transfer_and_every_byte_is_counted() {
 }
 
 #[tokio::test]
-async fn a_running_transfer_is_moved_behind_a_limit_and_goes_on_where_it_was() {
+async fn the_limit_of_a_host_and_that_of_a_queue_hold_what_is_theirs_together() {
+    let cluster = Cluster::start();
+    let bringer = Bringer::new(&cluster, "").await;
+    let (mut another_host, mut another_queue) = (wrote(&cluster, "h", 3 * MB), wrote(&cluster, "q", 3 * MB));
+    another_host.server_id = "7".parse().unwrap();
+    another_queue.queue = "level7".parse().unwrap();
+    let ours = ["a", "b", "c", "d"].map(|name| wrote(&cluster, name, 3 * MB));
+    let (host, queue, limit) = (ours[0].server_id.clone(), ours[0].queue.clone(), 3 * MB as u64);
+    let of_host = Caps { hosts: BTreeMap::from([(host, limit)]), ..Caps::default() };
+    let of_queue = Caps { queues: BTreeMap::from([(queue, limit)]), ..Caps::default() };
+    let progress = Progress::new(0);
+    for (caps, ours, other) in [(of_host, &ours[..2], another_host), (of_queue, &ours[2..], another_queue)] {
+        bringer.bandwidth.set_caps(caps.clone());
+        let bring = async |job| bringer.bring(job, &progress).await.seconds;
+        let (one, two, other) = tokio::join!(bring(&ours[0]), bring(&ours[1]), bring(&other));
+        assert!(one.max(two) > 1.8, "{one} {two}: {caps:?}");
+        assert!(other < one.max(two) - 0.5, "it is not held: {other}, {one}, {two}: {caps:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_running_transfer_is_moved_behind_a_limit_within_a_second_and_goes_on_where_it_was() {
     // The host's own limit, so that there is time to move it.
     let cluster = Cluster::start();
     let bringer = Bringer::new(&cluster, "[rsync]\nbwlimit = \"6MiB\"").await;
-    let job = wrote(&cluster, "a", 36 * MB);
-    let progress = Arc::new(Progress::new(job.size_bytes()));
+    let job = wrote(&cluster, "a", 24 * MB);
+    let progress = Progress::new(job.size_bytes());
     let transfer = bringer.bring(&job, &progress);
+    let partial = cluster.folder.path().join("store1/.incoming").join(job.id.to_string()).join("backup/a");
+    let here = || fs::metadata(&partial).map_or(0, |found| found.len());
     let limited = async {
-        wait_until("some of it is here", SOON, async || progress.bytes() > 6 * MB as u64).await;
+        wait_until("some of it is here", SOON, async || here() > 6 * MB as u64).await;
         assert_eq!(bringer.bandwidth.node().passed(), 0, "direct so far");
-        bringer.limit(12 * MB);
+        bringer.limit(MB);
         let asked = Instant::now();
+        wait_until("a second is over", SOON, async || asked.elapsed() > Duration::from_secs(1)).await;
+        let (before, since) = (here(), Instant::now());
+        wait_until("it is watched", SOON, async || since.elapsed() > Duration::from_secs(2)).await;
+        // rsync writes by a quarter of a MiB.
+        let (grown, most) = (here() - before, 1.05e6 * since.elapsed().as_secs_f64() + f64::from(256 << 10));
+        assert!((grown as f64) < most, "{grown} of {most}");
         wait_until("bytes pass the limit", SOON, async || bringer.bandwidth.node().passed() > 0).await;
-        asked.elapsed()
+        bringer.limit(100 * MB);
     };
-    let (transfer, obeyed) = tokio::join!(transfer, limited);
-    assert!(obeyed < Duration::from_secs(5), "{obeyed:?}");
+    let (transfer, ()) = tokio::join!(transfer, limited);
     let passed = bringer.bandwidth.node().passed();
-    assert!(passed < 32 * MB as u64, "only the rest came through the proxy: {passed}");
-    assert!((34 * MB as u64..42 * MB as u64).contains(&transfer.bytes), "both parts are counted: {transfer:?}");
+    assert!(passed < 20 * MB as u64, "only the rest came through the proxy: {passed}");
+    assert!((23 * MB as u64..30 * MB as u64).contains(&transfer.bytes), "both parts are counted: {transfer:?}");
+}
+
+#[tokio::test]
+async fn what_came_direct_is_counted_although_it_is_moved_at_once() {
+    let cluster = Cluster::start();
+    let bringer = Bringer::new(&cluster, "[rsync]\nbwlimit = \"8MiB\"").await;
+    let job = wrote(&cluster, "a", 8 * MB);
+    let progress = Progress::new(job.size_bytes());
+    let partial = cluster.folder.path().join("store1/.incoming").join(job.id.to_string()).join("backup/a");
+    let limited = async {
+        let is_here = || fs::metadata(&partial).is_ok_and(|found| found.len() > 2 * MB as u64);
+        wait_until("some of it is here", SOON, async || is_here()).await;
+        bringer.limit(100 * MB);
+    };
+    let (transfer, ()) = tokio::join!(bringer.bring(&job, &progress), limited);
+    let passed = bringer.bandwidth.node().passed();
+    assert!(passed < 7 * MB as u64, "it was moved: {passed}");
+    assert!(transfer.bytes > 79 * MB as u64 / 10, "{transfer:?}");
 }
 
 #[tokio::test]
@@ -159,11 +218,56 @@ async fn a_host_that_is_away_is_told_as_such_through_the_proxy_too() {
     let job = wrote(&cluster, "a", 10);
     bringer.limit(MB);
     cluster.host.kill();
-    let turn = Turn { revision: 1, attempts: 1, queue: &job.queue, verify: Verified::Received, copy_of: None };
-    let progress = Progress::new(job.size_bytes());
-    let failure = bringer.carrier.bring(&job, turn, &progress, &CancellationToken::new()).await.unwrap_err();
-    assert_eq!(failure.reason.code, longshore_core::ReasonCode::Unreachable);
+    let failure = bringer.try_to_bring(&job, &Progress::new(job.size_bytes())).await.unwrap_err();
+    assert_eq!(failure.reason.code, ReasonCode::Unreachable);
     assert!(failure.reason.text.contains("refused"), "{}", failure.reason);
+}
+
+#[tokio::test]
+async fn a_sender_that_freezes_is_noticed_through_the_proxy_too() {
+    let cluster = Cluster::start();
+    let bringer = Bringer::new(&cluster, "[rsync]\nstall = \"1s\"").await;
+    let job = wrote(&cluster, "a", 30 * MB);
+    bringer.limit(4 * MB);
+    let freeze = async {
+        wait_until("bytes pass", SOON, async || bringer.bandwidth.node().passed() > MB as u64).await;
+        cluster.host.pause();
+        Instant::now()
+    };
+    let progress = Progress::new(job.size_bytes());
+    let (brought, frozen) = tokio::join!(bringer.try_to_bring(&job, &progress), freeze);
+    assert_eq!(brought.unwrap_err().reason.code, ReasonCode::TransferStalled);
+    assert!(frozen.elapsed() < Duration::from_secs(10), "{:?}", frozen.elapsed());
+    cluster.host.resume();
+}
+
+#[tokio::test]
+async fn a_nodes_restore_bandwidth_holds_a_download_and_not_the_copy_for_another_node() {
+    let cluster = Cluster::start();
+    let job = cluster.offer_file("a", 20 * MB, 1).await;
+    let two_copies = "[types.mysql]\ncopies = 2";
+    let one = cluster.configure("1", "restore_bandwidth = \"150kB/s\"", two_copies).start(&[]);
+    cluster.report_of(&job).await;
+    let claims = token::RestoreClaims {
+        backups: vec![job.id],
+        expires_at: Millis::now().plus(token::TOKEN_LIFE),
+        subject: "test".into(),
+    };
+    let file = format!("http://127.0.0.1:{}/v1/backups/{}/files/a", one.serve, job.id);
+    let request = reqwest::Client::new().get(file).bearer_auth(token::sign(&signing_key(), &claims));
+    let started = Instant::now();
+    let mut download = request.send().await.unwrap();
+    let mut received = 0;
+    while received < 300_000 {
+        received += download.chunk().await.unwrap().unwrap().len();
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    assert!(seconds > 1.8, "{received} bytes in {seconds} s");
+    // At the download's rate it would take two minutes.
+    let _two = cluster.configure("2", "", two_copies).start(&[]);
+    let copied = || cluster.reports().iter().any(|report| report.job.id == job.id && !report.copies.is_empty());
+    wait_until("the other node has its copy", SOON, async || copied()).await;
+    assert!(download.chunk().await.unwrap().is_some(), "the download goes on");
 }
 
 /// A node's limits, its share kept, and somebody who takes all that it may.
@@ -174,10 +278,10 @@ struct Sharing {
 }
 
 impl Sharing {
-    fn start(cluster: &Cluster, node: &str, weight: u32, cap: u64) -> Self {
+    fn start(queue: Queue, node: &str, weight: u32) -> Self {
         let bandwidth = Arc::<Bandwidth>::default();
-        bandwidth.set_caps(Caps { cluster: Some(cap), ..Caps::default() });
-        let (queue, node_id, ours) = (cluster.queue.clone(), node.parse().unwrap(), Arc::clone(&bandwidth));
+        bandwidth.set_caps(Caps { cluster: Some(CLUSTER_CAP), ..Caps::default() });
+        let (node_id, ours) = (node.parse().unwrap(), Arc::clone(&bandwidth));
         let keeper = tokio::spawn(async move { share::keep(&ours, &queue, &node_id, || weight).await });
         let lane = bandwidth.lane(&"1".parse().unwrap(), &"level1".parse().unwrap());
         let taker = tokio::spawn(async move {
@@ -200,35 +304,80 @@ impl Drop for Sharing {
     }
 }
 
-#[tokio::test]
-async fn nodes_share_the_clusters_limit_and_keep_to_it_without_redis() {
-    const CAP: u64 = 40_000_000;
+const CLUSTER_CAP: u64 = 40_000_000;
+
+#[test]
+fn nodes_share_the_clusters_limit_and_keep_to_it_without_an_answer_of_redis() {
+    const CAP: u64 = CLUSTER_CAP;
     let cluster = Cluster::start();
-    let small = Sharing::start(&cluster, "1", 100, CAP);
-    let large = Sharing::start(&cluster, "2", 300, CAP);
-    let reaches = async |what: &str, node: &Sharing, rate: u64| {
-        wait_until(what, SOON, async || {
+    // It has a runtime of its own, which must neither begin nor end within another.
+    let line = Proxy::to(cluster.redis.port());
+    let link = RedisLink::new(&RedisConfig { address: line.address(), ..RedisConfig::default() });
+    let queue = Queue::new(link);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let small = Sharing::start(queue.clone(), "1", 100);
+        let large = Sharing::start(queue.clone(), "2", 300);
+        let reaches = async |what: &str, node: &Sharing, rate: u64| {
+            wait_until(what, SOON, async || {
+                assert!(small.rate() + large.rate() <= CAP, "{} {}", small.rate(), large.rate());
+                node.rate().abs_diff(rate) < 10
+            })
+            .await;
+        };
+        reaches("the small one has its part", &small, CAP / 4).await;
+        reaches("the large one has its part", &large, CAP * 3 / 4).await;
+        large.taker.abort();
+        let asked = Instant::now();
+        reaches("what the large one does not use is lent", &small, CAP).await;
+        assert!(asked.elapsed() < Duration::from_secs(9), "before any lease ended: {:?}", asked.elapsed());
+        // A question that is never answered must not make a lease longer.
+        line.set(Passage::Held);
+        let held = Instant::now();
+        let mut kept_until = held.elapsed();
+        wait_until("each has its part by weight", SOON, async || {
             assert!(small.rate() + large.rate() <= CAP, "{} {}", small.rate(), large.rate());
-            node.rate().abs_diff(rate) < 10
+            if small.rate() == CAP {
+                kept_until = held.elapsed();
+            }
+            (small.rate(), large.rate()) == (CAP / 4, CAP * 3 / 4)
         })
         .await;
+        assert!((8.0..10.5).contains(&kept_until.as_secs_f64()), "as long as the lease, no longer: {kept_until:?}");
+        line.set(Passage::Open);
+        wait_until("it is shared again", SOON, async || small.rate().abs_diff(CAP) < 10).await;
+    });
+}
+
+#[tokio::test]
+async fn a_limit_of_the_cluster_that_begins_while_redis_is_away_is_parted_by_the_weights_of_who_beat() {
+    let cluster = Cluster::start();
+    let mut beat: NodeBeat = serde_json::from_str(include_str!("../../../core/fixtures/node-beat-v1.json")).unwrap();
+    (beat.node_id, beat.weight) = ("2".parse().unwrap(), 300);
+    cluster.queue.beat(&beat).await.unwrap();
+    let mut connection = cluster.redis.connection();
+    redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut connection).unwrap();
+    let (bandwidth, node_id) = (Bandwidth::default(), "1".parse().unwrap());
+    let begins = async {
+        wait_until("it has looked for others", SOON, async || {
+            let told: String = redis::cmd("INFO").arg("commandstats").query(&mut connection).unwrap();
+            // For either budget.
+            told.contains("cmdstat_hgetall:calls=2") && told.contains("cmdstat_time:calls=2")
+        })
+        .await;
+        cluster.redis.stop();
+        bandwidth.set_caps(Caps { cluster: Some(CLUSTER_CAP), ..Caps::default() });
+        let rate = || bandwidth.fetch().rate().unwrap();
+        wait_until("it has its part", SOON, async || {
+            assert!(rate() <= CLUSTER_CAP / 4, "{}", rate());
+            rate() > 0
+        })
+        .await;
+        assert_eq!(rate(), CLUSTER_CAP / 4);
     };
-    reaches("the small one has its part", &small, CAP / 4).await;
-    reaches("the large one has its part", &large, CAP * 3 / 4).await;
-    large.taker.abort();
-    let asked = Instant::now();
-    reaches("what the large one does not use is lent", &small, CAP).await;
-    assert!(asked.elapsed() < Duration::from_secs(9), "before any lease ended: {:?}", asked.elapsed());
-    cluster.redis.stop();
-    let stopped = Instant::now();
-    wait_until("each has its part by weight", SOON, async || {
-        let is_kept = small.rate() == CAP;
-        assert!(is_kept || stopped.elapsed() > Duration::from_secs(2), "what was leased is kept while the lease lasts");
-        (small.rate(), large.rate()) == (CAP / 4, CAP * 3 / 4)
-    })
-    .await;
-    cluster.redis.start_again();
-    wait_until("it is shared again", SOON, async || small.rate().abs_diff(CAP) < 10).await;
+    tokio::select! {
+        () = share::keep(&bandwidth, &cluster.queue, &node_id, || 100) => {}
+        () = begins => {}
+    }
 }
 
 /// A policy that gives node 1 this rate.
