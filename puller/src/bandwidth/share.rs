@@ -29,7 +29,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(30);
 /// Keeps the node's shares, for as long as it is polled.
 pub async fn keep(bandwidth: &Bandwidth, queue: &Queue, node_id: &NodeId, weight: impl Fn() -> u32) {
     let keeper = |budget| Keeper { bandwidth, queue, node_id, weight: &weight, share: Share::new(budget) };
-    tokio::join!(keeper(Budget::Fetch).run(), keeper(Budget::Restore).run());
+    tokio::join!(Box::pin(keeper(Budget::Fetch).run()), Box::pin(keeper(Budget::Restore).run()));
 }
 
 /// Who keeps one share.
