@@ -116,11 +116,11 @@ impl Host {
         fs::write(self.folder.join("agent.toml"), text).unwrap();
     }
 
-    /// Runs the agent again and again, as cron does, until `jobs` were made, and lets it hand over what is left until the test
-    /// `is_over`.
+    /// Runs the agent again and again, as cron does, until `jobs` were made and no killed run is left to be finished by the next, and
+    /// lets it hand over what is left until the test `is_over`.
     pub(super) fn live(&self, jobs: u64, is_over: &dyn Fn() -> bool) {
         while !is_over() {
-            let is_made = self.made().len() as u64 >= jobs;
+            let is_made = self.made().len() as u64 >= jobs && !self.has_intents();
             self.is_made.store(is_made, Ordering::Relaxed);
             let status = self.run_agent(if is_made { "flush" } else { "run" });
             // 1: the agent was killed before a script began, or in a way that its end is not known.
@@ -138,6 +138,20 @@ impl Host {
         let is_result = |name: &String| name.ends_with(".json");
         let is_empty = |half| !names_in(&self.folder.join("state").join(half)).iter().any(is_result);
         self.is_made.load(Ordering::Relaxed) && is_empty("spool") && is_empty("sent")
+    }
+
+    /// Whether an agent was killed while a script ran: what that made becomes a job in the next run.
+    fn has_intents(&self) -> bool {
+        let below = |folders: Vec<PathBuf>| -> Vec<PathBuf> {
+            let inside =
+                |folder: &PathBuf| names_in(folder).into_iter().map(|name| folder.join(name)).collect::<Vec<_>>();
+            folders.iter().flat_map(inside).collect()
+        };
+        // HOST/TYPE/INSTANCE. What was cleared begins with the end of a line (agent/src/slot.rs).
+        let instances = (0..3).fold(vec![self.folder.join("state/instances")], |folders, _| below(folders));
+        let is_there =
+            |instance: &PathBuf| fs::read(instance.join("intent")).is_ok_and(|record| !record.starts_with(b"\n"));
+        instances.iter().any(is_there)
     }
 
     /// Runs `longshore-agent COMMAND` to its end.

@@ -8,6 +8,7 @@ mod node;
 mod plan;
 mod site;
 mod verdict;
+mod witness;
 
 use std::{
     thread,
@@ -22,6 +23,8 @@ use crate::evidence::Ledger;
 
 /// The short form.
 const JOBS: u64 = 1000;
+/// It takes less than this, from the first service's start to the verdict.
+const SHORT_FORM: Duration = Duration::from_secs(180);
 /// Longer than the longest fault, what it leaves behind, and a machine with other things to do.
 const STANDS_STILL: Duration = Duration::from_secs(240);
 
@@ -32,13 +35,14 @@ fn every_backup_arrives_once_and_whole_through_chaos() {
     let seed = asked("LONGSHORE_CHAOS_SEED").unwrap_or_else(|| u64::from(uuid::Uuid::now_v7().as_u128() as u32));
     println!("again with: ./tests/chaos --jobs {jobs} --seed {seed}");
     let plan = plan(seed, jobs);
+    let started = Instant::now();
     let site = Site::start(jobs);
     let ledger = Ledger::at(&site.catalog());
-    let started = Instant::now();
     thread::scope(|scope| {
         // Also when something below panics: the scope waits for its threads.
         let over = Over(&site);
         scope.spawn(|| site.watch_reserves());
+        scope.spawn(|| site.watch_reports());
         for host in &site.hosts {
             let site = &site;
             scope.spawn(move || host.live(jobs / HOSTS as u64, &|| site.is_over()));
@@ -58,7 +62,9 @@ fn every_backup_arrives_once_and_whole_through_chaos() {
         verdict::judge(&site, &ledger);
         drop(over);
     });
-    println!("{:6.1} s over", started.elapsed().as_secs_f64());
+    let took = started.elapsed();
+    println!("{:6.1} s over", took.as_secs_f64());
+    assert!(jobs > JOBS || took < SHORT_FORM, "{jobs} jobs took {took:?}, and are to take less than {SHORT_FORM:?}");
 }
 
 /// Waits until so many jobs were made, plus so many stored.

@@ -46,11 +46,13 @@ impl Node {
         let config = folder.join(format!("node-{number}.toml"));
         // The dashboard's, which has no part in this.
         let public_key = token::public_key_text(&SigningKey::from_bytes(&[7; 32]).verifying_key());
-        // Attempts count the kills of this test too, so there are many; leases are short, so that they end in it.
+        // An attempt that a kill, a cut or a full disk ends counts like any other, and no job is to be given up for these: so there
+        // are many. Leases are short, so that they end in the test. What is left of transfers stays as long as by default: only
+        // that it is over may end it.
         let text = format!(
             "node_id = \"node-{number}\"\nqueues = [\"level1\", \"level2\"]\nslots = {SLOTS}\nretry = 100\n\
              retry_delay = \"200ms\"\nlease = \"6s\"\n[redis]\naddress = \"{}\"\n[store]\npath = \"{}\"\n\
-             reserve = \"{RESERVE_BYTES}\"\nstale_after = \"1s\"\n[rsync]\nstall = \"10s\"\nhost_limit = 6\n[types.{KEPT_TWICE}]\ncopies = 2\n\
+             reserve = \"{RESERVE_BYTES}\"\n[rsync]\nstall = \"10s\"\nhost_limit = 6\n[types.{KEPT_TWICE}]\ncopies = 2\n\
              [serve]\nlisten = \"127.0.0.1:{}\"\npublic_key = \"{public_key}\"\n\
              [status]\nlisten = \"127.0.0.1:{status_port}\"\n",
             redis_line.address(),
@@ -85,12 +87,10 @@ impl Node {
         }
     }
 
-    /// Stops it in order and starts it again, which sweeps away the partials that nobody came back for: those of jobs that
-    /// another node has stored meanwhile.
-    pub(super) fn restart(&self) {
+    /// Stops it in order.
+    pub(super) fn stop(&self) {
         let status = self.program.stop().unwrap();
         assert!(status.success(), "{:?} ended with {status} when it was told to", self.program);
-        self.start();
     }
 
     /// The least that was free above the reserve.

@@ -21,6 +21,7 @@ use super::{
     host::Host,
     node::Node,
     plan::{Fault, HOSTS, Line, NODES, Planned, SHIFTED},
+    witness::Witness,
 };
 use crate::evidence::{names_in, published};
 
@@ -34,6 +35,7 @@ pub(super) struct Site {
     pub(super) nodes: Vec<Node>,
     pub(super) indexer: Program,
     indexer_line: Proxy,
+    pub(super) witness: Witness,
     /// One fault of a thing at a time.
     turns: Turns,
     over: AtomicBool,
@@ -93,6 +95,7 @@ impl Site {
             nodes,
             indexer,
             indexer_line,
+            witness: Witness::default(),
             turns: Turns::default(),
             over: AtomicBool::new(false),
             policy: Mutex::new(Policy { v: POLICY_VERSION, ..Policy::default() }),
@@ -114,6 +117,11 @@ impl Site {
             self.nodes.iter().for_each(Node::look);
             thread::park_timeout(Duration::from_millis(5));
         }
+    }
+
+    /// Lets the witness look, until the site is over.
+    pub(super) fn watch_reports(&self) {
+        self.witness.watch(&self.redis.url(), &|| self.is_over());
     }
 
     /// Ends [`Site::watch_reserves`] and whatever asks [`Site::is_over`].
@@ -167,7 +175,10 @@ impl Site {
             Fault::RestartRedis | Fault::KillRedis => {
                 let _turn = self.turns.redis.lock().unwrap();
                 match planned.fault {
-                    Fault::KillRedis => self.redis.kill(),
+                    Fault::KillRedis => {
+                        self.redis.kill();
+                        self.witness.note_kill();
+                    }
                     _ => self.redis.stop(),
                 }
                 lasts();
@@ -276,8 +287,10 @@ impl Drop for Site {
             for folder in published(store) {
                 text += &format!("{}\n", folder.display());
             }
-            for name in names_in(&store.join(".incoming")) {
-                text += &format!("{}/.incoming/{name}\n", store.display());
+            for corner in [".incoming", ".superseded", ".corrupt"] {
+                for name in names_in(&store.join(corner)) {
+                    text += &format!("{}/{corner}/{name}\n", store.display());
+                }
             }
             let _ = fs::write(store.with_extension("list"), text);
         }
