@@ -150,7 +150,7 @@ impl<'a> Claimer<'a> {
                     transfers: settings.rsync.host_limit,
                     starts_per_second: settings.rsync.host_starts_per_second.map_or(0.0, PerSecond::get),
                 },
-                batch: settings.rsync.batch(),
+                batch: settings.batch(),
             };
             let claimed = Box::pin(self.node.queue.claim(&request)).await;
             if !claimed.as_ref().is_err_and(LinkError::is_transient) {

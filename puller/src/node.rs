@@ -154,8 +154,8 @@ impl Node {
     pub async fn levels(&self) -> Vec<Level> {
         let policy = self.policy.now();
         let mut levels = policy.open.clone();
-        // When all are closed, the node's window is.
-        if !levels.is_empty() {
+        // When all are closed, nothing is claimed.
+        if policy.is_open && !levels.is_empty() {
             levels.extend(self.peers.copy_levels().await);
         }
         levels
@@ -211,7 +211,7 @@ impl Node {
         there.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let room = self.space.room(&disk, promised).map_err(|error| error.to_string())?;
         // A claim may bring as many as this.
-        let beside = BESIDE_BYTES.saturating_mul(u64::from(self.settings.rsync.batch().jobs));
+        let beside = BESIDE_BYTES.saturating_mul(u64::from(self.settings.batch().jobs));
         Ok(Room { bytes: room.bytes.saturating_sub(beside), ..room })
     }
 

@@ -246,11 +246,6 @@ impl Default for RsyncSettings {
 }
 
 impl RsyncSettings {
-    /// How much one claim may bring.
-    pub fn batch(&self) -> BatchLimit {
-        BatchLimit { jobs: self.batch_jobs, bytes: self.batch_bytes.bytes() }
-    }
-
     /// The login for a module of a host: the first entry that fits.
     pub fn secret_of(&self, host: &HostAddress, module: &ModuleName) -> Option<&ModuleSecret> {
         let fits = |pattern: &str, text: &str| pattern == "*" || pattern == text;
@@ -339,6 +334,12 @@ impl Default for StatusSettings {
 }
 
 impl Settings {
+    /// How much one claim may bring. With a rest after each job, only one.
+    pub fn batch(&self) -> BatchLimit {
+        let jobs = if self.rest.duration().is_zero() { self.rsync.batch_jobs } else { 1 };
+        BatchLimit { jobs, bytes: self.rsync.batch_bytes.bytes() }
+    }
+
     /// What the file says of what the registry may say too.
     pub fn rules(&self) -> Rules {
         let node = NodeRule {

@@ -25,6 +25,8 @@ pub struct Effective {
     pub open: Vec<Level>,
     /// The others, and why.
     pub closed: Vec<Closed>,
+    /// Whether the node's own window is open: otherwise only levels that are urgent are, and no second copies are made.
+    pub is_open: bool,
     /// Rates in force.
     pub caps: Caps,
     /// Hosts whose window is closed: until when, and the window.
@@ -67,7 +69,7 @@ impl Effective {
         let node = rules.nodes.get(node_id).cloned().unwrap_or_default();
         let of_node = node.window.as_ref().and_then(|window| window.shut(now));
         let levels: Vec<Level> = queues.iter().map(|queue| rules.level(queue)).collect();
-        let (mut open, mut closed) = (Vec::new(), Vec::new());
+        let (mut open, mut closed, is_open) = (Vec::new(), Vec::new(), of_node.is_none());
         for level in &levels {
             let window = rules.queues.get(&level.name).and_then(|rule| rule.window.as_ref());
             let of_level = window.and_then(|window| window.shut(now));
@@ -89,7 +91,7 @@ impl Effective {
         };
         let closed_hosts = named(&rules.hosts, |rule| rule.window.as_ref()?.shut(now));
         let weight = node.weight.unwrap_or_default();
-        Self { version, weight, levels, open, closed, caps, closed_hosts, rules: Arc::clone(rules) }
+        Self { version, weight, levels, open, closed, is_open, caps, closed_hosts, rules: Arc::clone(rules) }
     }
 
     /// Hosts that have rules of their own.

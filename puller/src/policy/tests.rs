@@ -26,10 +26,13 @@ fn a_closed_level_is_left_out_and_a_closed_node_takes_only_what_is_urgent() {
     let (day, night) = (12, 23);
     assert_eq!(names(&effective(rules, day)), (vec!["level1"], vec![("level2", "the level's")]));
     assert_eq!(effective(rules, day).closed_whole(), None);
+    assert!(effective(rules, day).is_open);
     assert_eq!(names(&effective(rules, night)), (vec!["level1", "level2"], vec![]));
 
     let rules = r#"{"queues":{"level1":{"urgent":true}},"nodes":{"n":{"weight":7,"window":"22:00-06:00"}}}"#;
-    assert_eq!(names(&effective(rules, day)), (vec!["level1"], vec![("level2", "the node's")]));
+    let urgent = effective(rules, day);
+    assert_eq!(names(&urgent), (vec!["level1"], vec![("level2", "the node's")]));
+    assert!(!urgent.is_open && effective(rules, night).is_open, "second copies can wait");
     let rules = rules.replace("true", "false");
     let shut = effective(&rules, day);
     assert_eq!(names(&shut).0, Vec::<&str>::new());

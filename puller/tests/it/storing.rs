@@ -146,3 +146,15 @@ async fn what_a_killed_puller_had_written_beside_the_data_does_not_count_as_data
     assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
     assert_eq!(fs::read(place(&puller.store, &report).join("d/a")).unwrap(), bytes(200_000, 1));
 }
+
+#[tokio::test]
+async fn with_a_rest_after_each_job_every_job_has_its_own() {
+    let cluster = Cluster::start();
+    for number in 0..3 {
+        cluster.offer_file(&format!("f{number}"), 1000, number).await;
+    }
+    let _puller = cluster.configure("1", "slots = 1\nrest = \"500ms\"", "").start(&[]);
+    wait_until("all are stored", SOON, async || cluster.reports().len() == 3).await;
+    let at: Vec<i64> = cluster.reports().iter().map(|report| report.stored_at.0).collect();
+    assert!(at.windows(2).all(|pair| pair[1] - pair[0] >= 500), "{at:?}");
+}

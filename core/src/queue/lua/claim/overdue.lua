@@ -34,6 +34,26 @@ end
 
 -- A job of this level past its time, if one can be taken here.
 local function choose_overdue(level)
+  -- The nodes that asked lately, as far as a reservation asks; and on how many of them room is kept. Read at most once in a claim.
+  local others, kept
+  local function look_at_nodes()
+    others, kept = {}, 0
+    for _, name in ipairs(call('ZRANGE', PACE, '0', '-1')) do
+      local other = call('HMGET', node_key(name), 'asked', 'ceiling', 'room', 'levels', 'reserved_until', 'inodes')
+      if name == node then
+        other = {now, ARGV[5], ARGV[3], ARGV[13], me[8], ARGV[4]}
+      end
+      if tonumber(other[1] or 0) > now - GONE then
+        local is_kept = tonumber(other[5] or 0) > now
+        kept = is_kept and kept + 1 or kept
+        others[#others + 1] = {
+          name = name, ceiling = tonumber(other[2]), room = tonumber(other[3]), levels = other[4], is_kept = is_kept,
+          inodes = tonumber(other[6]),
+        }
+      end
+    end
+  end
+
   -- An overdue job that fits nowhere is offered new room first: the room of the node that has most, of those that could ever hold
   -- it, is kept for it for a while, then everyone is left in peace for a while.
   local function reserve(job, bytes, files)
@@ -41,28 +61,22 @@ local function choose_overdue(level)
     if tonumber(tries[1] or 0) > now then
       return
     end
-    local best, most
-    local there, kept = 0, 0
-    for _, name in ipairs(call('ZRANGE', PACE, 0, -1)) do
-      local other = call('HMGET', node_key(name), 'asked', 'ceiling', 'room', 'levels', 'reserved_until', 'inodes')
-      if name == node then
-        other = {now, ARGV[5], ARGV[3], ARGV[13], me[8], ARGV[4]}
-      end
-      if tonumber(other[1] or 0) > now - GONE then
-        local is_kept = tonumber(other[5] or 0) > now
-        there, kept = there + 1, is_kept and kept + 1 or kept
-        if tonumber(other[2]) >= bytes and other[4]:find('/' .. level.queue .. '/', 1, true) then
-          if tonumber(other[3]) >= bytes and tonumber(other[6]) >= files then
-            -- It fits there now, and is taken when that node's slot is free.
-            return
-          end
-          if not is_kept and (not best or tonumber(other[3]) > most) then
-            best, most = name, tonumber(other[3])
-          end
+    if not others then
+      look_at_nodes()
+    end
+    local best
+    for _, other in ipairs(others) do
+      if other.ceiling >= bytes and other.levels:find('/' .. level.queue .. '/', 1, true) then
+        if other.room >= bytes and other.inodes >= files then
+          -- It fits there now, and is taken when that node's slot is free.
+          return
+        end
+        if not other.is_kept and (not best or other.room > best.room) then
+          best = other
         end
       end
     end
-    if best and kept >= math.max(1, math.floor(there / OF_NODES)) then
+    if best and kept >= math.max(1, math.floor(#others / OF_NODES)) then
       call('HSET', job_key(job.id), 'reserve_after', digits(now + KEEP_AGAIN))
       return
     end
@@ -71,11 +85,9 @@ local function choose_overdue(level)
     call('HSET', job_key(job.id), 'reserve_tries', number + 1, 'reserve_after',
       digits(ends + math.min(RESERVATION * 2 ^ math.min(number, 20), LONGEST_PAUSE)))
     if best then
-      call('HSET', job_key(job.id), 'reserved', best, 'reserved_until', digits(ends))
-      call('HSET', node_key(best), 'reserved', job.id, 'reserved_until', digits(ends))
-      if best == node then
-        me[8] = digits(ends)
-      end
+      best.is_kept, kept = true, kept + 1
+      call('HSET', job_key(job.id), 'reserved', best.name, 'reserved_until', digits(ends))
+      call('HSET', node_key(best.name), 'reserved', job.id, 'reserved_until', digits(ends))
     end
   end
 
