@@ -221,6 +221,10 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use longshore_core::{config::RedisConfig, redis_link::RedisLink};
+    use longshore_tests::wait_until;
+
     use super::{super::bucket::Taker, *};
 
     #[test]
@@ -243,6 +247,24 @@ mod tests {
         assert_eq!(share.rate(start, 100), Some(350), "a new cap scales what is held");
         share.scale(None);
         assert_eq!(share.rate(start, 100), None);
+    }
+
+    #[tokio::test]
+    async fn a_lease_ends_while_its_question_waits_for_an_answer() {
+        let (bandwidth, node_id) = (Bandwidth::default(), "1".parse().unwrap());
+        let queue = Queue::new(RedisLink::new(&RedisConfig::default()));
+        let mut share = Share::new(Budget::Fetch);
+        share.scale(Some(1000));
+        let almost_over = Instant::now().checked_sub(LEASE).unwrap() + Duration::from_millis(300);
+        share.granted(RateLease { rate: 700, weights: 400 }, almost_over);
+        let keeper = Keeper { bandwidth: &bandwidth, queue: &queue, node_id: &node_id, weight: &|| 100, share };
+        keeper.apply();
+        assert_eq!(bandwidth.fetch().rate(), Some(700));
+        let ends = wait_until("it has its part", LEASE, async || bandwidth.fetch().rate() == Some(250));
+        tokio::select! {
+            () = keeper.while_time_goes_by(std::future::pending()) => {}
+            () = ends => {}
+        }
     }
 
     #[test]
