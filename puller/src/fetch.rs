@@ -411,9 +411,7 @@ impl Run {
 
     fn may_be_old_daemon(&self) -> bool {
         match &self.end {
-            Some(End::Exit(status)) => {
-                self.files.is_empty() && status.code().is_some_and(exit_code::may_be_old_daemon)
-            }
+            Some(End::Exit(status)) => self.files.is_empty() && status.code().is_some_and(exit_code::may_be_old_daemon),
             _ => false,
         }
     }
