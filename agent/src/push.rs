@@ -1,6 +1,11 @@
 //! From the spool to the queue. A pushed result stays in `sent/` until the host's mailbox says that its report exists; until
 //! then each run offers it again, which does nothing where Redis knows it, and heals a Redis that lost its last second.
 //!
+//! An end counts only when Redis can't lose all of the job any more: where offer, claim, settling and the end's reading fall into
+//! the seconds that a kill of Redis takes away, the report may be gone before an indexer read it, and nobody else would offer the
+//! job again. A job that was claimed before those seconds needs no such care: without its end it is under lease, and is
+//! reaped and fetched again.
+//!
 //! Order of the end: the file goes first, durably, then the mailbox entry. Killed between, an entry is left over, and is
 //! dropped when it is old. The other way round a job could be fetched twice.
 
@@ -21,6 +26,14 @@ use crate::{
 
 /// A mailbox entry that nobody here waits for is dropped after this long: it may be another state folder's.
 const ORPHANS_ARE_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// An end younger than this is left for the next run: twice the two seconds that a killed Redis may lose (`appendfsync everysec`),
+/// and a margin for a slow disk.
+const END_MAY_BE_LOST: Duration = Duration::from_secs(10);
+
+/// An end of the future counts as a young one up to here: Redis' clock went back, or its time was asked long before the end was
+/// seen. Beyond it is old, lest a clock that was wrong once keeps files for years.
+const CLOCK_MAY_GO_BACK: Duration = Duration::from_secs(3600);
 
 /// Why something stays in the spool.
 #[derive(Debug, thiserror::Error)]
@@ -77,14 +90,19 @@ impl Pusher {
     /// # Errors
     /// [`PushError`] at the first result that has to wait; those after it wait as well, so that the order is kept.
     pub async fn push_waiting(&self) -> Result<(), PushError> {
-        for id in self.spool.ids(Half::Waiting)? {
+        let waiting = self.spool.ids(Half::Waiting)?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let now = self.queue.now_micros().await?;
+        for id in waiting {
             let Some(spooled) = self.read(Half::Waiting, id) else { continue };
             match self.offer(&spooled).await {
                 Ok(end) => {
                     step::reached("agent.offered");
                     self.spool.mark_sent(id)?;
                     step::reached("agent.sent");
-                    if let Some(end) = end {
+                    if let Some(end) = end.filter(|end| is_safe(end, now)) {
                         self.end(&spooled.job.server_id, &[(id, end)]).await?;
                     }
                 }
@@ -110,22 +128,25 @@ impl Pusher {
                 hosts.entry(spooled.job.server_id.clone()).or_default().insert(id, spooled);
             }
         }
+        // Asked before any end is read: by an answer of afterwards, an end that a restart in between took away would look old.
+        let now = self.queue.now_micros().await?;
         for (host, sent) in hosts {
             let mailbox = self.queue.mailbox(&host).await?;
             step::reached("agent.mailbox_read");
             let is_old = |id: &JobId| Millis::now().since(id.time()) > ORPHANS_ARE_KEPT;
-            let ended: Vec<_> = mailbox
-                .into_iter()
-                .filter(|(id, _)| sent.contains_key(id) || (is_old(id) && !self.spool.holds(*id)))
-                .collect();
+            let may_end = |(id, end): &(&JobId, &MailboxEntry)| match sent.contains_key(id) {
+                true => is_safe(end, now),
+                false => is_old(id) && !self.spool.holds(**id),
+            };
+            let ended: Vec<_> = mailbox.iter().filter(may_end).map(|(id, end)| (*id, *end)).collect();
             self.end(&host, &ended).await?;
-            let is_ended = |id: &JobId| ended.iter().any(|(ended, _)| ended == id);
+            let is_ended = |id: &JobId| mailbox.contains_key(id);
             // Looked for once more: what another agent has taken out of the mailbox it had removed here before, and the queue
             // remembers it no longer than an hour.
             for (id, spooled) in sent.iter().filter(|(id, _)| !is_ended(id) && self.spool.holds(**id)) {
                 match self.offer(spooled).await {
-                    Ok(None) => {}
-                    Ok(Some(end)) => self.end(&host, &[(*id, end)]).await?,
+                    Ok(Some(end)) if is_safe(&end, now) => self.end(&host, &[(*id, end)]).await?,
+                    Ok(_) => {}
                     Err(error) if error.is_transient() || matches!(error, LinkError::Login { .. }) => {
                         return Err(error.into());
                     }
@@ -199,5 +220,34 @@ impl Pusher {
             self.fault(&error);
             None
         })
+    }
+}
+
+/// Whether a job with this end is known to Redis for good, by its time as it was asked before the end was read.
+fn is_safe(end: &MailboxEntry, now: u64) -> bool {
+    let micros = |time: Duration| time.as_micros() as u64;
+    let unsafe_since = now.saturating_sub(micros(END_MAY_BE_LOST));
+    !(unsafe_since + 1..=now + micros(CLOCK_MAY_GO_BACK)).contains(&end.revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_safe_when_it_is_old_or_of_a_clock_that_was_far_ahead() {
+        const SECOND: u64 = 1_000_000;
+        let now = 1_795_143_655 * SECOND;
+        let is_safe = |revision| is_safe(&MailboxEntry { revision, outcome: Outcome::Stored }, now);
+        for (revision, expected) in [
+            (0, true),
+            (now - 10 * SECOND, true),
+            (now - 10 * SECOND + 1, false),
+            (now, false),
+            (now + 3600 * SECOND, false),
+            (now + 3600 * SECOND + 1, true),
+        ] {
+            assert_eq!(is_safe(revision), expected, "{revision}");
+        }
     }
 }

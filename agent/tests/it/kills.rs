@@ -29,6 +29,7 @@ fn killed_at(host: &Host, step: &str) {
 /// Runs and drains until nothing is left, then returns all reports by job, of which each must have one.
 fn settled(host: &Host) -> BTreeMap<JobId, Report> {
     host.drain();
+    host.age_ends();
     host.expect(&["flush"], 0);
     assert_eq!((host.spooled("spool"), host.spooled("sent")), (vec![], vec![]));
     let mut reports = BTreeMap::new();
@@ -71,9 +72,11 @@ fn killed_at_any_step_after_the_script_began_nothing_is_lost_and_nothing_is_doub
         let host = chained();
         host.expect(&["run"], 0);
         host.drain();
+        host.age_ends();
         killed_at(&host, step);
         // What is pushed already may be stored before the next run finds the rest.
         host.drain();
+        host.age_ends();
         host.expect(&["run"], 0);
         let reports = settled(&host);
         assert_all_stored(&host, step, &reports);

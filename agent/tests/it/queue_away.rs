@@ -7,9 +7,10 @@ use std::{
     thread,
 };
 
+use longshore_core::Outcome;
 use longshore_tests::wait_until_blocking;
 
-use crate::host::{GOOD_SCRIPT, Host, SOON};
+use crate::host::{GOOD_SCRIPT, Host, SERVER, SOON};
 
 #[test]
 fn without_the_queue_results_are_kept_in_order_and_flush_pushes_them() {
@@ -62,8 +63,54 @@ fn a_queue_that_has_lost_its_data_is_healed_by_the_next_run() {
     }
     assert_eq!(host.inbox("level1").len(), 2);
     assert_eq!(host.drain().len(), 2);
+    host.age_ends();
     host.expect(&["flush"], 0);
     assert_eq!((host.spooled("sent").len(), host.mailbox()), (0, 0));
+}
+
+#[test]
+fn a_job_whose_whole_life_the_queue_may_still_lose_is_kept_and_offered_again() {
+    let host = Host::start();
+    host.section("web", GOOD_SCRIPT, "").section("bad", "exit 1", "");
+    host.expect(&["run"], 1);
+    let stored = host.drain();
+    // Ended just now, and so is the failure: as often as a run looks, both stay here, and neither is offered beside its report.
+    for _ in 0..2 {
+        host.expect(&["flush"], 0);
+        assert_eq!((host.spooled("sent").len(), host.mailbox()), (2, 2));
+        assert_eq!((host.inbox("level1").len(), host.reports().len()), (0, 2));
+    }
+    // Redis comes back without its last seconds: no report, no mailbox, no job.
+    redis::cmd("FLUSHALL").exec(&mut host.redis.connection()).unwrap();
+    host.expect(&["flush"], 0);
+    assert_eq!(host.inbox("level1"), stored);
+    assert_eq!((host.only_report().outcome, host.spooled("sent").len()), (Outcome::Failed, 2));
+    assert_eq!(host.drain(), stored);
+    host.age_ends();
+    host.expect(&["flush"], 0);
+    assert_eq!((host.spooled("sent").len(), host.mailbox(), host.reports().len()), (0, 0, 2));
+}
+
+#[test]
+fn a_job_that_ended_before_the_queue_answered_its_offer_is_kept_as_long() {
+    for is_old in [false, true] {
+        let host = Host::start();
+        host.section("web", GOOD_SCRIPT, "");
+        let run = host.command(&["run"]).env("LONGSHORE_STOP_AT", "agent.offered").output().unwrap();
+        assert!(!run.status.success(), "{}", crate::host::said(&run));
+        host.wait_until_quiet();
+        assert_eq!((host.drain().len(), host.spooled("spool").len()), (1, 1));
+        if is_old {
+            host.age_ends();
+        }
+        host.expect(&["flush"], 0);
+        let left = usize::from(!is_old);
+        assert_eq!((host.spooled("spool").len(), host.spooled("sent").len(), host.mailbox()), (0, left, left));
+        // Where only the queue's own memory tells of the end, and no mailbox.
+        redis::cmd("DEL").arg(format!("longshore:mailbox:{SERVER}")).exec(&mut host.redis.connection()).unwrap();
+        host.expect(&["flush"], 0);
+        assert_eq!((host.spooled("sent").len(), host.inbox("level1").len()), (left, 0));
+    }
 }
 
 #[test]
@@ -140,6 +187,7 @@ fn what_another_agent_has_cleaned_up_meanwhile_is_not_pushed_again() {
     host.section("web", GOOD_SCRIPT, "");
     host.expect(&["run"], 0);
     host.drain();
+    host.age_ends();
     // Listens where the second agent thinks that Redis is: once it connects, it has seen what was sent.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

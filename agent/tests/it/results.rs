@@ -30,6 +30,7 @@ fn a_backup_becomes_a_job_with_everything_a_node_needs() {
     assert!(beat.rsync_version.is_some());
 
     host.drain();
+    host.age_ends();
     host.expect(&["run"], 0);
     assert_eq!(host.spooled("sent").len(), 1, "the stored job is forgotten, the new one is sent");
     assert_eq!(host.mailbox(), 0);
@@ -138,6 +139,7 @@ fn each_failure_is_reported_with_its_own_reason() {
     assert_eq!(status.status.code(), Some(1));
     assert!(crate::host::said(&status).contains("no such database"));
     // The next run sees the reports in the mailbox, and has nothing more to remember of them.
+    host.age_ends();
     host.expect(&["flush"], 0);
     assert_eq!((host.spooled("sent").len(), host.mailbox()), (0, 0));
 }

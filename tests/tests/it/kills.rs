@@ -1,7 +1,11 @@
 //! From the moment a script ends its result is never lost and never doubled: every program is killed at every border between
 //! two of its steps, and the services under it are restarted in the middle.
 
-use std::{collections::BTreeSet, os::unix::process::ExitStatusExt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::process::ExitStatusExt,
+    time::Duration,
+};
 
 use longshore_tests::{Cluster, ClusterOptions, Elasticsearch, Program, SERVER_ID, wait_until_blocking};
 
@@ -100,12 +104,19 @@ impl Trial {
         // Steps with the mailbox are there only for a run that finds in it what it waits for: an agent killed before it
         // acknowledged leaves entries that no run looks for any more.
         let mut redis = self.cluster.redis.connection();
+        let key = format!("longshore:mailbox:{SERVER_ID}");
+        let mut reports = BTreeMap::<String, String>::new();
         wait_until_blocking("the host's mailbox has a report that its agent waits for", SOON, || {
             let sent = names_in(&self.cluster.host_dir().join("state/sent"));
-            let key = format!("longshore:mailbox:{SERVER_ID}");
-            let reports: Vec<String> = redis::cmd("HKEYS").arg(key).query(&mut redis).unwrap();
-            reports.iter().any(|id| sent.contains(&format!("{id}.json")))
+            reports = redis::cmd("HGETALL").arg(&key).query(&mut redis).unwrap();
+            reports.keys().any(|id| sent.contains(&format!("{id}.json")))
         });
+        // A young one is left for a later run: these are made old.
+        for (id, end) in reports {
+            let (revision, outcome) = end.split_once(' ').unwrap();
+            let old = format!("{} {outcome}", revision.parse::<u64>().unwrap() - 11_000_000);
+            redis::cmd("HSET").arg(&key).arg(id).arg(old).exec(&mut redis).unwrap();
+        }
         let output = self.cluster.agent_with(&["run"], &[("LONGSHORE_STOP_AT", step)]);
         assert_eq!(output.status.signal(), Some(KILL), "{step}: {}", String::from_utf8_lossy(&output.stderr));
         // A script that an intent announces and nobody started is reported as a failure: its end is not known.
