@@ -93,6 +93,10 @@ impl Carrier {
             let report = self.report(job, turn, &place, found.xxh3_128, None);
             return Ok(Brought { report, place, files: found.files, incoming, is_published: true });
         }
+        if let Some(found) = self.whole(&incoming, content, &name, turn.verify).await {
+            let transfer = Transfer { bytes: 0, seconds: 0.0, resumed_bytes: content.size_bytes };
+            return self.verified(job, turn, found, transfer, incoming);
+        }
         let fetched = match turn.copy_of {
             None => {
                 let lane = self.bandwidth.lane(&job.server_id, turn.queue);
@@ -225,6 +229,21 @@ impl Carrier {
             }
         })
         .await
+    }
+
+    /// What an earlier transfer brought and verified, when its lease was lost before the backup got its name.
+    async fn whole(&self, incoming: &Incoming, content: &Content, name: &str, how: Verified) -> Option<verify::Found> {
+        let (folder, content, name, job) = (incoming.backup(), content.clone(), name.to_owned(), incoming.job());
+        let found = blocking(move || match fs::exists(folder.join(MANIFEST)) {
+            Ok(true) => verify::verify(&folder, &name, &content, &HashMap::new(), how).map(Some),
+            _ => Ok(None),
+        });
+        // What is not whole is fetched as if nothing were known of it.
+        let found = found.await.ok().flatten();
+        if found.is_some() {
+            tracing::info!(%job, "found whole in its transfer's folder; published without a transfer");
+        }
+        found
     }
 
     /// Keeps what differs for a person, one for each job; the next transfer begins anew.

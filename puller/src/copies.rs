@@ -311,8 +311,9 @@ impl Copying<'_> {
             StatusCode::NOT_FOUND => ReasonCode::SourceMissing,
             _ => ReasonCode::TransferFailed,
         };
-        // Of which it has not even an idea now: all that it has to give at once is taken, or it starts or ends.
-        let is_busy = status.is_server_error();
+        // All its slots are taken, or it starts or ends: it says nothing of this backup.
+        let is_busy =
+            matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT);
         let detail = response.json::<serde_json::Value>().await.ok();
         let detail = detail.and_then(|problem| Some(problem.get("detail")?.as_str()?.to_owned()));
         let failure = self.failed(code, detail.unwrap_or_else(|| status.to_string()));

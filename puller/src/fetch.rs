@@ -4,7 +4,8 @@
 //! A daemon that does not know xxh128 fails at once; then it is asked again without, and remembered.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::ExitStatus,
@@ -102,9 +103,11 @@ struct Load {
 struct Run {
     end: Option<End>,
     said: Vec<u8>,
-    /// Received by this run, with a digest or without, by their names: rsync tells of one twice when it fetches it anew, because the
-    /// first time it did not come as the host has it.
-    files: HashMap<Vec<u8>, Option<Xxh3>>,
+    /// Received by this run, with a digest or without, by hashes of their names: rsync tells of one twice when it fetches it anew,
+    /// because the first time it did not come as the host has it.
+    files: HashSet<u64>,
+    hashes: RandomState,
+    digests: HashMap<Vec<u8>, Xxh3>,
     /// Made by this run.
     folders: u64,
     /// Of files; rsync tells it at a good end.
@@ -213,9 +216,8 @@ impl Fetcher {
         let failure = self.judge(&run, incoming, errand, load, found).await;
         // A digest is printed before it is known whether the file came whole.
         let are_known = whole && checksum == Checksum::Xxh128;
-        let files = run.files.into_iter().filter(|_| are_known);
         let fetched = Fetched {
-            digests: files.filter_map(|(name, digest)| Some((name, digest?))).collect(),
+            digests: if are_known { run.digests } else { HashMap::new() },
             received_bytes: run.received_bytes,
             seconds: started.elapsed().as_secs_f64(),
             found_bytes: found.bytes,
@@ -395,7 +397,8 @@ impl Run {
     fn heard(&mut self, event: Event, progress: &Progress) {
         match event {
             Event::File { name, digest } => {
-                self.files.insert(name, digest);
+                self.files.insert(self.hashes.hash_one(&name));
+                self.digests.extend(digest.map(|digest| (name, digest)));
             }
             Event::Folder => self.folders += 1,
             Event::Matched(_) => {}

@@ -2,8 +2,8 @@
 //!
 //! A transfer's folder is left to others after its job was settled. So a folder whose backup has its final name belongs to a job
 //! of which it is not known whether its report was written: the queue is asked with that very report, which answers "already"
-//! to a repetition, and "lost" when the lease is not ours. When the job has ended then, by another node, the copy here moves to
-//! `.superseded/`; until it has, the copy may be all there is of the backup, and stays: a claim of the job by this node finds it.
+//! to a repetition, and "over" when the job has another end: then the copy here moves to `.superseded/`. While the job goes on
+//! without us ("lost"), the copy may be all there is of the backup, and stays: a claim of the job by this node finds it.
 
 use std::{
     fs, io,
@@ -95,7 +95,8 @@ pub async fn sweep(node: &Arc<Node>) {
     }
 }
 
-/// Asks the queue whose the backup at `place` is. Unless it is ours it moves out of the way; the transfer's folder goes then.
+/// Asks the queue whose the backup at `place` is. When it is another's it moves out of the way; the transfer's folder goes unless the
+/// job goes on.
 async fn settle_published(node: &Arc<Node>, job: JobId, place: &RelativePath) -> Result<(), LinkError> {
     let incoming = match Incoming::try_open(&node.store, job).await {
         Ok(Some(incoming)) => incoming,
@@ -138,10 +139,10 @@ async fn settle_published(node: &Arc<Node>, job: JobId, place: &RelativePath) ->
         }
         Settled::AlreadyYours => {}
         Settled::Lost => {
-            if !node.queue.has_ended(&job).await? {
-                tracing::info!(%job, "a backup published before whose job waits, or is fetched again; left until that has ended");
-                return Ok(());
-            }
+            tracing::info!(%job, "a backup published before whose job waits, or is fetched again; left until that has ended");
+            return Ok(());
+        }
+        Settled::Over => {
             if !node.carrier.set_aside_as_superseded(folder, &report).await {
                 return Ok(());
             }

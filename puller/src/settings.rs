@@ -308,7 +308,7 @@ pub struct ServeSettings {
     pub public_key: Option<String>,
     /// The file that holds it.
     pub public_key_file: Option<PathBuf>,
-    /// Downloads at once.
+    /// Downloads for restores at once; as many for copies that other nodes fetch.
     pub slots: usize,
 }
 

@@ -206,7 +206,10 @@ async fn land<'a>(
     let settled = join_all(asked).await;
     step::reached("puller.settled");
     for (worker, brought) in lost {
-        worker.lost(brought, "before its backup was published").await;
+        match node.queue.has_ended(&brought.report.job.id).await {
+            Ok(true) => worker.superseded(brought).await,
+            _ => worker.lost("before its backup was published"),
+        }
     }
     let mut done = Vec::with_capacity(named.len());
     for ((worker, brought), settled) in named.into_iter().zip(settled) {
@@ -215,7 +218,8 @@ async fn land<'a>(
                 worker.stored(&brought.report);
                 done.push(brought);
             }
-            Some(Settled::Lost) => worker.lost(brought, "before its report was written").await,
+            Some(Settled::Over) => worker.superseded(brought).await,
+            Some(Settled::Lost) => worker.lost("before its report was written"),
             // Published, and the process is told to end while Redis is away: the next start settles it.
             None => {}
         }
@@ -313,15 +317,19 @@ impl<'a> Worker<'a> {
         self.node.count_stored(&self.lease().queue, job.size_bytes());
     }
 
-    /// What was brought is out of the way when the job is over. Until then it stays, whole as it is, and may be all there is of the
-    /// backup: the next claim of the job here finds it, or the sweep when another node has settled it ([`crate::recovery`]).
-    async fn lost(&self, brought: Brought, when: &str) {
+    /// Another node has ended the job: what was brought is out of the way.
+    async fn superseded(&self, brought: Brought) {
         self.is_over.store(true, Relaxed);
-        let is_ended = self.node.queue.has_ended(&brought.report.job.id).await.unwrap_or(false);
-        self.span.in_scope(|| tracing::warn!(when, is_ended, "the lease was lost"));
-        if is_ended {
-            self.node.carrier.superseded(brought).await;
-        }
+        self.span.in_scope(|| tracing::warn!("the lease was lost; another node has ended the job"));
+        self.node.carrier.superseded(brought).await;
+    }
+
+    /// The job goes on without us. What was brought stays, whole as it is, and may be all there is of the backup: the next claim of
+    /// the job here finds it, or the sweep when the job has ended ([`crate::recovery`]).
+    fn lost(&self, when: &str) {
+        self.is_over.store(true, Relaxed);
+        self.span
+            .in_scope(|| tracing::warn!(when, "the lease was lost; what was brought stays until the job has ended"));
     }
 
     /// Decides what becomes of a job whose transfer failed: the one place where a failure is logged. `disk` is how the node's was then.
@@ -369,7 +377,8 @@ impl<'a> Worker<'a> {
         let patience = Patience {
             first_rest: settings.host_rest.duration(),
             longest_rest: settings.host_rest_longest.duration(),
-            give_up: settings.give_up_host.duration(),
+            // Its backup is safe on the node that is away: a copy waits until that is back, or the copy is cancelled.
+            give_up: if lease.copy_of.is_some() { Duration::MAX } else { settings.give_up_host.duration() },
         };
         match self.insist("host_failed", || node.queue.host_failed(lease, patience, &reason)).await {
             Some(Returned::GiveUp) => {
@@ -406,11 +415,13 @@ impl<'a> Worker<'a> {
         let (node, lease) = (self.node, self.lease());
         let doublings = lease.attempts.saturating_sub(1).min(MOST_DOUBLINGS);
         let delay = jittered(node.settings.retry_delay.duration() * 2u32.pow(doublings));
-        tracing::warn!(%reason, attempt = lease.attempts, retry_in = ?delay, "transfer failed; put back");
         match self.insist("retry", || node.queue.retry_later(lease, delay, &reason)).await {
             // Twice it was not what was announced.
             Some(Returned::GiveUp) => self.give_up(reason).await,
-            Some(returned) => self.after_return(returned == Returned::GivenBack, &reason).await,
+            Some(returned) => {
+                tracing::warn!(%reason, attempt = lease.attempts, retry_in = ?delay, "transfer failed; put back");
+                self.after_return(returned == Returned::GivenBack, &reason).await;
+            }
             None => {}
         }
     }

@@ -47,7 +47,7 @@ pub struct Patience {
 
 impl Queue {
     /// A job's host can't be asked (it is down, or refuses): it rests, and may then have one transfer at a time, until a job of it
-    /// is stored. The job is given back, the attempt not counted.
+    /// is stored. The job is given back, the attempt not counted, unless it was refused for too long.
     ///
     /// # Errors
     /// [`LinkError`].

@@ -76,7 +76,9 @@ pub enum Settled {
     Done,
     /// It was already: this is a repetition.
     AlreadyYours,
-    /// The lease is another's: nothing was written.
+    /// The job has ended otherwise: nothing was written.
+    Over,
+    /// The lease is not its holder's any more, and the job goes on: nothing was written.
     Lost,
 }
 
@@ -145,6 +147,7 @@ impl Queue {
         Ok(match answer.as_str() {
             "done" => Settled::Done,
             "already" => Settled::AlreadyYours,
+            "over" => Settled::Over,
             _ => Settled::Lost,
         })
     }

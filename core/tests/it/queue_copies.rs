@@ -134,7 +134,7 @@ async fn a_first_settle_repeated_after_its_end_is_forgotten_starts_no_other_copy
     // Longer ago than the first one's end is remembered, and its host has read its mailbox.
     cluster.redis::<()>(&["DEL", &format!("longshore:ended:{}", first.job.id)]);
     cluster.queue.acknowledge(&first.job.server_id, &[first.job.id]).await.unwrap();
-    assert_eq!(cluster.queue.settle(&first, &report, End::Copy).await.unwrap(), Settled::Done, "reported once more");
+    assert_eq!(cluster.queue.settle(&first, &report, End::Copy).await.unwrap(), Settled::AlreadyYours);
     assert_eq!(idle(cluster.claim("3", &[COPIES], ROOM).await), Idle::Empty);
 }
 
@@ -148,7 +148,35 @@ async fn cancelling_a_copy_leaves_the_backup_as_it_is() {
     for _ in 0..2 {
         assert_eq!(cluster.queue.cancel(&first.job.id, &reason, JobState::ALL).await.unwrap(), Changed::Done);
     }
-    assert_eq!(cluster.queue.settle(&lease, &copied(&report, &lease), End::Final).await.unwrap(), Settled::Lost);
+    assert_eq!(cluster.queue.settle(&lease, &copied(&report, &lease), End::Final).await.unwrap(), Settled::Over);
     assert_eq!(cluster.queue.settle(&first, &report, End::Copy).await.unwrap(), Settled::AlreadyYours);
     assert_eq!(cluster.reports().await, [report]);
+}
+
+#[tokio::test]
+async fn who_lost_the_first_lease_is_told_that_it_is_over_also_when_the_first_ones_end_is_forgotten() {
+    let cluster = Cluster::start();
+    cluster.admit(&[job("level1", "a", 1)]).await;
+    let stale = cluster.lease("9", &["level1"]).await;
+    cluster.redis::<()>(&["ZADD", "longshore:leases", "1", &stale.job.id.to_string()]);
+    assert_eq!(cluster.queue.reap_silent(10, Duration::ZERO).await.unwrap(), [stale.job.id]);
+    let asked = async || cluster.queue.settle(&stale, &stored(&stale), End::Copy).await.unwrap();
+    assert_eq!(asked().await, Settled::Lost, "it waits: what the stale one has may be all there is");
+    let first = cluster.lease("1", &["level1"]).await;
+    assert_eq!(asked().await, Settled::Lost);
+    let report = stored(&first);
+    assert_eq!(cluster.queue.settle(&first, &report, End::Copy).await.unwrap(), Settled::Done);
+    let forgotten = async || {
+        cluster.redis::<()>(&["DEL", &format!("longshore:ended:{}", first.job.id)]);
+        cluster.queue.acknowledge(&first.job.server_id, &[first.job.id]).await.unwrap();
+    };
+    for _ in 0..2 {
+        assert_eq!(asked().await, Settled::Over);
+        forgotten().await;
+    }
+    let copy = cluster.lease("2", &[COPIES]).await;
+    assert_eq!(cluster.queue.settle(&copy, &copied(&report, &copy), End::Final).await.unwrap(), Settled::Done);
+    forgotten().await;
+    assert_eq!(asked().await, Settled::Over);
+    assert_eq!(cluster.reports().await.len(), 2);
 }

@@ -164,10 +164,7 @@ impl Trial {
         let next = match holding.phase {
             Phase::Claimed => Some(Phase::Brought),
             Phase::Brought if self.ask_whether_held(holding).await => Some(Phase::Committed),
-            Phase::Brought | Phase::GivingBack(_) => {
-                self.world.supersede(node, job, claim);
-                None
-            }
+            Phase::Brought | Phase::GivingBack(_) => None,
             Phase::Committed => {
                 // What was there under an earlier claim of this node is the same backup: it is kept, or put aside for this one.
                 self.world.nodes[node].disk[job] = Some(claim);
@@ -175,7 +172,7 @@ impl Trial {
             }
             Phase::Published => {
                 let settled = self.settle(job, claim).await;
-                if is_answered && settled == Settled::Lost {
+                if is_answered && settled == Settled::Over {
                     self.world.supersede(node, job, claim);
                 }
                 (!is_answered).then_some(Phase::Published)
@@ -195,7 +192,8 @@ impl Trial {
             Server::Leased { by } if by == claim => Settled::Done,
             Server::Settled { by } if by == claim => Settled::AlreadyYours,
             _ if known.first.is_some_and(|(first, _)| first == claim) => Settled::AlreadyYours,
-            _ => Settled::Lost,
+            _ if known.is_in_queue() && (known.first.is_none() || lease.copy_of.is_some()) => Settled::Lost,
+            _ => Settled::Over,
         };
         assert_eq!(settled, expected);
         if settled == Settled::Done && wants_copy {
@@ -285,7 +283,7 @@ impl Trial {
         for job in 0..self.jobs.len() {
             // Settled again and again, were it settled already: the model does not remember what the folder would.
             if let Some(claim) = self.world.nodes[node].disk[job]
-                && self.settle(job, claim).await == Settled::Lost
+                && self.settle(job, claim).await == Settled::Over
             {
                 self.world.supersede(node, job, claim);
             }

@@ -277,12 +277,8 @@ impl World {
         self.jobs[job].server == Server::Leased { by: claim }
     }
 
-    /// Takes what the process has under its final name away, if it is this claim's and the job is over: until then it may be all
-    /// there is of the backup.
+    /// Takes what the process has under its final name away, if it is this claim's.
     pub(crate) fn supersede(&mut self, node: usize, job: usize, claim: Number) {
-        if self.jobs[job].is_in_queue() {
-            return;
-        }
         let place = &mut self.nodes[node].disk[job];
         *place = place.filter(|published| *published != claim);
     }

@@ -118,7 +118,7 @@ async fn a_stale_holder_can_do_nothing_to_the_job() {
     assert_eq!(cluster.queue.commit(&fresh, LEASE).await.unwrap(), Held::Yours);
     assert_eq!(cluster.store(&fresh).await, Settled::Done);
     // Also not when it wakes after the other has finished.
-    assert_eq!(cluster.store(&stale).await, Settled::Lost);
+    assert_eq!(cluster.store(&stale).await, Settled::Over);
     assert_eq!(cluster.reports().await, [stored(&fresh)]);
 }
 

@@ -79,7 +79,7 @@ async fn a_cancelled_job_has_one_report_wherever_it_was() {
     // The node that was fetching finds it lost at each step, and its report is not written.
     assert_eq!(cluster.queue.renew(&running, Duration::from_secs(9)).await.unwrap(), Held::Lost);
     assert_eq!(cluster.queue.commit(&running, Duration::from_secs(9)).await.unwrap(), Held::Lost);
-    assert_eq!(cluster.store(&running).await, Settled::Lost);
+    assert_eq!(cluster.store(&running).await, Settled::Over);
     assert_eq!(cluster.counts("level1").await, [0; 6]);
     assert_eq!(idle(cluster.claim("1", &["level1"], ROOM).await), Idle::Empty);
     let reports = cluster.reports().await;

@@ -49,7 +49,7 @@ async fn work(queue: Queue, name: String, stop: Arc<AtomicBool>) -> BTreeMap<Job
         let report = stored(&lease);
         match insist(|| queue.settle(&lease, &report, longshore_core::queue::End::Final)).await {
             Settled::Done | Settled::AlreadyYours => *settled.entry(lease.job.id).or_default() += 1,
-            Settled::Lost => panic!("{} was settled by another", lease.job.id),
+            Settled::Lost | Settled::Over => panic!("{} was settled by another", lease.job.id),
         }
     }
     settled

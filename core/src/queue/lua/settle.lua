@@ -6,16 +6,16 @@
 --       9 host   10 mail ('1' where an agent will look)   11 '1' when this was a second copy
 --      12 level   13 the node that has it, as a host   14 its module   15 body: the job as JSON   16 need   17 size   18 class
 --      19 made, 20 interval: microseconds                              (12 to 20: copy)
--- Reply 'done' | 'already': it was settled so under this revision before | 'lost': the lease is another's, or its end another one;
---       nothing was written
+-- Reply 'done' | 'already': it was settled so under this revision before | 'over': it has another end | 'lost': the lease is not the
+--       node's any more, and the job goes on; with 'over' and 'lost' nothing was written
 --
 -- A job of which there is neither a record nor a memory has ended longer ago than ends are remembered, or this server has lost
 -- it. Its holder has been away (a node that was off for a night), and may hold the only copy: the report is written again. The
 -- catalog takes it for the same one, or ignores it, by its revision. It is copied again only where no copy's end is remembered.
 --
 -- A job that is wanted on another node too is ready again at once, in the level of its node's copies; `first` in its record says
--- by whom, and under which revision, it is settled for good. What became of its copy is remembered apart (id/copy). A copy
--- that is buried has no report (an empty body): the backup stays stored.
+-- by whom, and under which revision, it is settled for good, and is remembered as long as the copy's end (id/first). What became of
+-- its copy is remembered apart (id/copy). A copy that is buried has no report (an empty body): the backup stays stored.
 
 local id, node, revision, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local is_copy = ARGV[11] == '1'
@@ -32,6 +32,7 @@ local function want_copy()
     'need', copy.need, 'size', copy.size, 'place', copy.place, 'due', copy.due, 'admitted', copy.place, 'made', ARGV[19],
     'interval', ARGV[20], 'attempts', 0, 'node', node, 'revision', revision, 'mail', '', 'first', node .. ' ' .. revision)
   call('HDEL', job_key(id), 'refused_since', 'differed', 'code', 'text', 'reserve_after', 'reserve_tries')
+  call('SET', ended_key(id .. '/first'), node .. ' ' .. revision, 'EX', COPY_ENDED_SECONDS)
   call('SADD', P .. 'queues', level)
   add_ready(copy)
   call('PUBLISH', P .. 'wake', level)
@@ -46,15 +47,19 @@ end
 
 local job = held(id, node, revision)
 if not job or job.state ~= 'leased' then
-  if call('HGET', job_key(id), 'first') == node .. ' ' .. revision then
+  local entry = ended(memory, ARGV[9])
+  if entry == revision .. ' ' .. outcome then
     return 'already'
   end
-  local entry = ended(memory, ARGV[9])
-  if entry then
-    return entry == revision .. ' ' .. outcome and 'already' or 'lost'
+  -- Once somebody has stored it first, only its copy goes on.
+  local first = not is_copy and (call('HGET', job_key(id), 'first') or call('GET', ended_key(id .. '/first')))
+  if first then
+    return first == node .. ' ' .. revision and 'already' or 'over'
   end
   if call('EXISTS', job_key(id)) == 1 then
     return 'lost'
+  elseif entry then
+    return 'over'
   end
   write_report()
   if ARGV[6] == 'copy' and not call('GET', ended_key(copy_of(id))) then

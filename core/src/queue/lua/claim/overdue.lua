@@ -7,7 +7,8 @@ local MOST_OVERDUE = 4
 local OVERDUE_AGAIN, OVERDUE_AGAIN_LATEST = 1000000, 300000000
 -- How long a node's room is kept for one large job, and how long others are left in peace then: longer each time.
 local RESERVATION, LONGEST_PAUSE = 600000000, 86400000000
--- Room is kept on one node of so many at most, so that all else goes on; for more large jobs than that, it is looked again after this.
+-- Room is kept on one node of so many at most (or on one), so that all else goes on; for more large jobs than that, it is looked
+-- again after this.
 local OF_NODES, KEEP_AGAIN = 3, 60000000
 
 -- A job that was found by its record, as `choose` would have found it; or nil, and until when its host is blocked.
@@ -64,9 +65,10 @@ local function choose_overdue(level)
     if not others then
       look_at_nodes()
     end
-    local best
+    local best, could_hold
     for _, other in ipairs(others) do
       if other.ceiling >= bytes and other.levels:find('/' .. level.queue .. '/', 1, true) then
+        could_hold = true
         if other.room >= bytes and other.inodes >= files then
           -- It fits there now, and is taken when that node's slot is free.
           return
@@ -76,7 +78,7 @@ local function choose_overdue(level)
         end
       end
     end
-    if best and kept >= math.max(1, math.floor(#others / OF_NODES)) then
+    if could_hold and (not best or kept >= math.max(1, math.floor(#others / OF_NODES))) then
       call('HSET', job_key(job.id), 'reserve_after', digits(now + KEEP_AGAIN))
       return
     end
