@@ -53,21 +53,23 @@ async fn a_copy_published_by_a_killed_node_is_superseded_when_another_settled_th
 }
 
 #[tokio::test]
-async fn a_copy_published_by_a_killed_node_stays_while_its_job_only_waits_and_is_all_there_is() {
-    let cluster = Cluster::start();
-    let job = cluster.offer_file("a", 5000, 1).await;
-    let node = cluster.configure("1", "", "");
-    node.start(&[("LONGSHORE_STOP_AT", "puller.published")]).ended().await;
-    let held = cluster.queue.leases().await.unwrap().remove(0);
-    // As the reaper does a minute later; nobody else claims it, and the host has its file no more.
-    let reason = longshore_core::report::Reason::new(longshore_core::ReasonCode::TransferFailed, "test");
-    cluster.queue.put_back(&held, &reason).await.unwrap();
-    fs::remove_file(cluster.source.path().join("a")).unwrap();
-    let again = node.start(&[]);
-    let report = cluster.report_of(&job).await;
-    assert_eq!(report.outcome, Outcome::Stored, "{:?}", report.reason);
-    assert_eq!(fs::read(place(&again.store, &report).join("a")).unwrap(), bytes(5000, 1));
-    wait_until("no transfer is left", SOON, async || incoming(&again.store).is_empty()).await;
-    assert!(files(&again.store.join(".superseded")).is_empty());
-    assert!(again.stop().await.success());
+async fn a_whole_backup_of_a_killed_node_stays_while_its_job_only_waits_and_is_all_there_is() {
+    for step in ["puller.committed", "puller.published"] {
+        let cluster = Cluster::start();
+        let job = cluster.offer_file("a", 5000, 1).await;
+        let node = cluster.configure("1", "", "");
+        node.start(&[("LONGSHORE_STOP_AT", step)]).ended().await;
+        let held = cluster.queue.leases().await.unwrap().remove(0);
+        // As the reaper does a minute later; nobody else claims it, and the host has its file no more.
+        let reason = longshore_core::report::Reason::new(longshore_core::ReasonCode::TransferFailed, "test");
+        cluster.queue.put_back(&held, &reason).await.unwrap();
+        fs::remove_file(cluster.source.path().join("a")).unwrap();
+        let again = node.start(&[]);
+        let report = cluster.report_of(&job).await;
+        assert_eq!(report.outcome, Outcome::Stored, "{step}: {:?}", report.reason);
+        assert_eq!(fs::read(place(&again.store, &report).join("a")).unwrap(), bytes(5000, 1), "{step}");
+        wait_until("no transfer is left", SOON, async || incoming(&again.store).is_empty()).await;
+        assert!(files(&again.store.join(".superseded")).is_empty(), "{step}");
+        assert!(again.stop().await.success());
+    }
 }
