@@ -160,6 +160,11 @@ impl Content {
         let (each, beside) = FOLDERS_UNTOLD;
         self.folders.unwrap_or(self.files.saturating_mul(each).saturating_add(beside))
     }
+
+    /// Whether a digest was announced, by which what is here proves to be it.
+    pub fn is_provable(&self) -> bool {
+        self.xxh3_128.is_some() || self.blake3.is_some()
+    }
 }
 
 /// How the backup script ran.

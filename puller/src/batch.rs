@@ -209,7 +209,7 @@ struct Waiting {
 impl Waiting {
     /// Moves and verifies it; `None` when it is not there, or is what a session that did not end well left of it.
     fn settle_in(self) -> (Incoming, Option<Result<verify::Found>>) {
-        if self.unproven && self.content.xxh3_128.is_none() && self.content.blake3.is_none() {
+        if self.unproven && !self.content.is_provable() {
             return (self.incoming, None);
         }
         let found = match self.move_in() {

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc};
 
 use longshore_core::{
-    Content, Job, JobId, Millis, NodeId, Outcome, QueueName, ReasonCode, RelativePath, Report, Source,
+    Content, Job, Millis, NodeId, Outcome, QueueName, ReasonCode, RelativePath, Report, Source,
     digest::{FileEntry, Xxh3},
     report::{self, REPORT_VERSION, Transfer, Verified},
     step,
@@ -65,6 +65,14 @@ pub struct Brought {
     pub(crate) is_published: bool,
 }
 
+/// What is here of a backup before it is fetched.
+enum Here {
+    /// Under its final name.
+    Published(verify::Found),
+    /// In its transfer's folder.
+    Whole(verify::Found),
+}
+
 impl Carrier {
     /// For `store`, within the limits of `bandwidth`; second copies come from `peers`.
     pub fn new(settings: &Settings, store: Arc<Store>, bandwidth: Arc<Bandwidth>, peers: Arc<Peers>) -> Self {
@@ -89,13 +97,16 @@ impl Carrier {
         let place = place_of(job)?;
         let incoming = Incoming::open(&self.store, job.id);
         let incoming = incoming.await.map_err(|error| Failure::store("the transfer's folder", &error))?;
-        if let Some(found) = self.published(job.id, content, &place, &name, turn.verify).await? {
-            let report = self.report(job, turn, &place, found.xxh3_128, None);
-            return Ok(Brought { report, place, files: found.files, incoming, is_published: true });
-        }
-        if let Some(found) = self.whole(&incoming, content, &name, turn.verify).await {
-            let transfer = Transfer { bytes: 0, seconds: 0.0, resumed_bytes: content.size_bytes };
-            return self.verified(job, turn, found, transfer, incoming);
+        match self.here(&incoming, content, &place, &name, turn.verify).await? {
+            Some(Here::Published(found)) => {
+                let report = self.report(job, turn, &place, found.xxh3_128, None);
+                return Ok(Brought { report, place, files: found.files, incoming, is_published: true });
+            }
+            Some(Here::Whole(found)) => {
+                let transfer = Transfer { bytes: 0, seconds: 0.0, resumed_bytes: content.size_bytes };
+                return self.verified(job, turn, found, transfer, incoming);
+            }
+            None => {}
         }
         let fetched = match turn.copy_of {
             None => {
@@ -199,25 +210,36 @@ impl Carrier {
         on_disk(move || fs::exists(place)).await
     }
 
-    /// The verified backup under the final name, when it is there and whole.
-    async fn published(
+    /// The verified backup, when it is here and whole: under its final name, or still in its transfer's folder, which was left with its
+    /// manifest when the lease was lost.
+    async fn here(
         &self,
-        job: JobId,
+        incoming: &Incoming,
         content: &Content,
         place: &RelativePath,
         name: &str,
         how: Verified,
-    ) -> Result<Option<verify::Found>, Failure> {
-        let (store, folder) = (Arc::clone(&self.store), place.below(self.store.root()));
+    ) -> Result<Option<Here>, Failure> {
+        let (store, folder, left, job) =
+            (Arc::clone(&self.store), place.below(self.store.root()), incoming.backup(), incoming.job());
         let (content, name) = (content.clone(), name.to_owned());
         blocking(move || {
             if !fs::exists(&folder).map_err(|error| Failure::store("the backup's place", &error))? {
-                return Ok(None);
+                // Without a digest to compare with, a file of the right length need not be what came: its bytes may never have
+                // reached the disk. Then it is fetched, as what is not whole.
+                if !content.is_provable() || !fs::exists(left.join(MANIFEST)).unwrap_or(false) {
+                    return Ok(None);
+                }
+                let found = verify::verify(&left, &name, &content, &HashMap::new(), how).ok();
+                if found.is_some() {
+                    tracing::info!(%job, "found whole in its transfer's folder; published without a transfer");
+                }
+                return Ok(found.map(Here::Whole));
             }
             match verify::verify(&folder, &name, &content, &HashMap::new(), how) {
                 Ok(found) => {
                     tracing::info!(%job, "found under its final name; settled without a transfer");
-                    Ok(Some(found))
+                    Ok(Some(Here::Published(found)))
                 }
                 // A disk that can't be read, or too many open files, says nothing of the backup.
                 Err(failure) if failure.reason.code == ReasonCode::StoreFailed => Err(failure),
@@ -229,21 +251,6 @@ impl Carrier {
             }
         })
         .await
-    }
-
-    /// What an earlier transfer brought and verified, when its lease was lost before the backup got its name.
-    async fn whole(&self, incoming: &Incoming, content: &Content, name: &str, how: Verified) -> Option<verify::Found> {
-        let (folder, content, name, job) = (incoming.backup(), content.clone(), name.to_owned(), incoming.job());
-        let found = blocking(move || match fs::exists(folder.join(MANIFEST)) {
-            Ok(true) => verify::verify(&folder, &name, &content, &HashMap::new(), how).map(Some),
-            _ => Ok(None),
-        });
-        // What is not whole is fetched as if nothing were known of it.
-        let found = found.await.ok().flatten();
-        if found.is_some() {
-            tracing::info!(%job, "found whole in its transfer's folder; published without a transfer");
-        }
-        found
     }
 
     /// Keeps what differs for a person, one for each job; the next transfer begins anew.
