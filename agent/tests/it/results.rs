@@ -102,7 +102,7 @@ fn each_failure_is_reported_with_its_own_reason() {
         (
             "growing",
             "(while :; do echo more >> $LONGSHORE_BACK_DIR/g; sleep 0.05; done) >/dev/null 2>&1 & echo $! > $LONGSHORE_BACK_DIR/g.pid\n\
-             sleep 0.1; printf 'ok\\ng\\n' > $LONGSHORE_BACK_LOG",
+             until [ -s $LONGSHORE_BACK_DIR/g ]; do :; done; printf 'ok\\ng\\n' > $LONGSHORE_BACK_LOG",
             ReasonCode::FileGrowing,
         ),
     ];
