@@ -1,7 +1,7 @@
 //! What `/metrics` tells: requests by kind of answer, which services are away, and what waits, by what keeps it: jobs by their
 //! state, hosts that are left alone, nodes that claim or don't. What a cluster's Redis does not answer is left out, not 0.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use longshore_core::metrics::Metrics;
 use prometheus_client::{
@@ -47,6 +47,12 @@ struct JobsIn {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeptWaiting {
+    cluster: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodesIn {
     cluster: String,
     state: &'static str,
@@ -63,6 +69,7 @@ pub struct Measures {
     oldest_seconds: Family<Level, Gauge>,
     resting_hosts: Family<Cluster, Gauge>,
     dead_letters: Family<Cluster, Gauge>,
+    kept_waiting: Family<KeptWaiting, Counter>,
     closed_nodes: Family<Level, Gauge>,
     nodes: Family<NodesIn, Gauge>,
     /// One look at a time: what was is cleared away before what is.
@@ -92,6 +99,9 @@ impl Measures {
         let resting_help = "Hosts that are left alone for now, since they failed";
         registry.register("dashboard_resting_hosts", resting_help, measures.resting_hosts.clone());
         registry.register("dashboard_dead_letters", "What is kept for a person", measures.dead_letters.clone());
+        let kept_waiting_help =
+            "Decisions of claims that kept a job, or jobs of a host, waiting, since the queue began";
+        registry.register("dashboard_kept_waiting", kept_waiting_help, measures.kept_waiting.clone());
         let closed_help = "Living nodes that claim nothing of a level, since its window or theirs is closed";
         registry.register("dashboard_closed_nodes", closed_help, measures.closed_nodes.clone());
         let nodes_help = "Nodes that were heard of: claiming, paused, draining (weight 0) or silent";
@@ -113,10 +123,11 @@ impl Measures {
     /// All of them as they are now.
     pub async fn text(&self, app: &App) -> String {
         // At once: a Redis that does not answer takes seconds each time, and who asks for metrics has few.
-        let (queues, nodes, letters) = tokio::join!(
+        let (queues, nodes, letters, kept_waiting) = tokio::join!(
             timeout(ANSWERS_WITHIN, Box::pin(queues::all(app))),
             timeout(ANSWERS_WITHIN, Box::pin(nodes::all(app))),
-            timeout(ANSWERS_WITHIN, Box::pin(dead_letters(app)))
+            timeout(ANSWERS_WITHIN, Box::pin(dead_letters(app))),
+            timeout(ANSWERS_WITHIN, Box::pin(kept_waiting(app)))
         );
         let _one = self.looking.lock().await;
         self.clear();
@@ -134,6 +145,9 @@ impl Measures {
         for (cluster, total) in letters.into_iter().flatten() {
             set(&self.dead_letters, Cluster { cluster }, total);
         }
+        for (of, times) in kept_waiting.into_iter().flatten() {
+            self.kept_waiting.get_or_create(&of).inner().store(times, Ordering::Relaxed);
+        }
         let now = longshore_core::Millis::now();
         for watch in app.watches() {
             let seconds = watch.away().map_or(0, |away| now.since(away.since).as_secs().max(1));
@@ -150,6 +164,7 @@ impl Measures {
         self.oldest_seconds.clear();
         self.resting_hosts.clear();
         self.dead_letters.clear();
+        self.kept_waiting.clear();
         self.closed_nodes.clear();
         self.nodes.clear();
     }
@@ -212,6 +227,18 @@ async fn dead_letters(app: &App) -> Vec<(String, u64)> {
         }
     }
     letters
+}
+
+/// How often each cluster's claims kept jobs waiting, as far as it can be asked.
+async fn kept_waiting(app: &App) -> Vec<(KeptWaiting, u64)> {
+    let mut counts = Vec::new();
+    for cluster in app.clusters() {
+        if let Ok(of_cluster) = cluster.ask(cluster.queue().kept_waiting()).await {
+            let of = |reason| KeptWaiting { cluster: cluster.name().to_string(), reason };
+            counts.extend(of_cluster.into_iter().map(|(reason, times)| (of(reason), times)));
+        }
+    }
+    counts
 }
 
 fn set<Of: Clone + Eq + std::hash::Hash>(family: &Family<Of, Gauge>, of: Of, value: u64) {

@@ -44,6 +44,8 @@
 //! | `reaper` | hash | when reaping was last asked for, and from when it may act |
 //! | `budget:NAME` | hash | the cluster's bandwidth: its cap, and each node's share until its lease ends |
 //! | `ruled_hosts`, `ruled_levels` | hashes | which rules of operators were last put into force, by host and level |
+//! | `enough_kept` | string | while room is kept for large jobs on as many nodes as may be |
+//! | `kept_waiting` | hash | how often jobs were kept waiting since its first one, by reason |
 //! | `policy` | hash | what operators set: version and body |
 //! | `wake` | channel | names of queues that have something new |
 
@@ -57,6 +59,7 @@ mod dead_report;
 mod depth;
 mod host;
 mod host_limit;
+mod kept_waiting;
 mod lease;
 mod level;
 mod node;
@@ -87,6 +90,7 @@ pub use self::{
     depth::{HeldLease, QueueDepth},
     host::{MailboxEntry, Offered},
     host_limit::{HostLimits, HostOverrides, Patience},
+    kept_waiting::KEPT_WAITING,
     lease::{End, Held, Lease, Returned, Settled},
     level::{Level, Order},
     node::Forgetting,

@@ -256,6 +256,38 @@ async fn a_closed_host_gives_only_urgent_jobs_until_it_opens() {
     assert!(last.job.id == jobs[1].id && last.revision / 1000 >= u64::try_from(soon.0).unwrap());
 }
 
+#[tokio::test]
+async fn what_keeps_a_hosts_jobs_waiting_is_counted() {
+    let cluster = Cluster::start();
+    let jobs = ["limited", "asked", "failed", "closed"].map(|host| [job("level1", host, 1), job("level1", host, 1)]);
+    let counted = async || {
+        let counts = cluster.queue.kept_waiting().await.unwrap();
+        ["transfers", "start_gap", "rests", "closed"].map(|reason| counts[reason])
+    };
+    for (decision, jobs) in jobs.iter().enumerate() {
+        let mut expected = counted().await;
+        expected[decision] += 1;
+        cluster.admit_to(&level(), jobs).await;
+        let slow = HostLimits { starts_per_second: 0.0001, ..NO_LIMITS };
+        let limits = match decision {
+            0 => HostLimits { transfers: 1, ..NO_LIMITS },
+            1 => slow,
+            _ => NO_LIMITS,
+        };
+        let first = leased(claim(&cluster.queue, limits).await);
+        match decision {
+            2 => assert_eq!(host_fails(&cluster, &first).await, Returned::GivenBack),
+            3 => cluster.queue.close_host(&first.job.server_id, Millis(i64::MAX / 2000), "never").await.unwrap(),
+            _ => {}
+        }
+        // It is decided once, however often nodes ask.
+        for _ in 0..2 {
+            assert_eq!(idle(claim(&cluster.queue, limits).await), Idle::HostsBusy);
+        }
+        assert_eq!(counted().await, expected);
+    }
+}
+
 /// A host that names another module in each of its jobs: what was put aside comes back in pieces.
 #[tokio::test]
 async fn a_host_of_very_many_modules_is_put_back_in_pieces() {

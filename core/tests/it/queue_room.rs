@@ -147,4 +147,34 @@ async fn room_is_kept_on_one_node_of_three_at_most_and_small_jobs_go_on_elsewher
     assert_eq!(reserved.iter().flatten().count(), 1, "{reserved:?}");
     let kept = nodes[reserved.iter().position(Option::is_some).unwrap()];
     assert!(!idle_nodes.is_empty() && idle_nodes.iter().all(|(_, node)| *node == kept), "{idle_nodes:?}");
+    // When that room has served, some is kept for the next one at once.
+    let first = leased(claim(&cluster, kept, room_of(10 * GIB, 100 * GIB)).await);
+    assert_eq!(first.job.size_bytes(), 10 * GIB);
+    for node in [kept, nodes[0], nodes[1], nodes[2]] {
+        claim(&cluster, node, small).await;
+    }
+    let reserved =
+        nodes.map(|node| cluster.redis::<Option<String>>(&["HGET", &format!("longshore:node:{node}"), "reserved"]));
+    assert_eq!(reserved.iter().flatten().filter(|job| **job != first.job.id.to_string()).count(), 1, "{reserved:?}");
+}
+
+#[tokio::test]
+async fn what_an_overdue_job_lacks_is_counted() {
+    let cluster = Cluster::start();
+    let jobs = prepared(&cluster).await;
+    let counted = async || {
+        let counts = cluster.queue.kept_waiting().await.unwrap();
+        (counts["room"], counts["too_large"])
+    };
+    assert_eq!(counted().await, (0, 0));
+    leased(claim(&cluster, "2", room_of(3 * GIB, 100 * GIB)).await);
+    assert_eq!(counted().await, (1, 0));
+    // None of the nodes that ask has a disk that could hold it.
+    let large = format!("longshore:job:{}", jobs[0].id);
+    cluster.redis::<()>(&["HDEL", &large, "reserve_after"]);
+    for node in ["1", "2"] {
+        cluster.redis::<()>(&["HSET", &format!("longshore:node:{node}"), "ceiling", "1000", "reserved_until", "1"]);
+    }
+    leased(claim(&cluster, "3", room_of(4 * GIB, 9 * GIB)).await);
+    assert_eq!(counted().await, (2, 1));
 }

@@ -473,6 +473,14 @@ async fn what_waits_is_counted_by_what_keeps_it() {
     server.queue.host_failed(&second, patience, &reason).await.unwrap();
     assert_eq!((jobs("ready").await, of_cluster("resting_hosts").await), (Some(2.0), Some(1.0)));
     assert_eq!(of_cluster("dead_letters").await, Some(0.0));
+    let kept_waiting = async |reason: &str| {
+        server
+            .metric(&format!("longshore_dashboard_kept_waiting_total{{cluster=\"default\",reason=\"{reason}\"}}"))
+            .await
+    };
+    assert_eq!([kept_waiting("rests").await, kept_waiting("room").await], [Some(0.0); 2]);
+    assert!(server.claim("5", 1 << 20).await.is_none());
+    assert_eq!([kept_waiting("rests").await, kept_waiting("room").await], [Some(1.0), Some(0.0)]);
     for (node, weight, paused) in
         [("5", 100, None), ("6", 0, Some("its weight is 0")), ("7", 100, Some("the disk is full"))]
     {

@@ -35,6 +35,8 @@ local function take_reserved()
   local job = placed(me[7])
   if not job or job.state ~= 'ready' then
     call('HDEL', node_key(node), 'reserved', 'reserved_until')
+    me[8] = nil
+    call('DEL', ENOUGH_KEPT)
     return nil
   end
   local bytes, files = needs(job.need)
@@ -85,7 +87,11 @@ for number = 1, levels do
   local all_wanted_by = has_head and all_wanted_by(level.queue) or nil
   yields_to = all_wanted_by or yields_to
   if room > 0 and has_head and not all_wanted_by then
-    chosen, busy = choose(level, 0)
+    if searched and searched.queue == level.queue then
+      busy = searched.met_busy
+    else
+      chosen, busy = choose(level, 0)
+    end
   end
   local by = chosen and wanted_by(level.queue, chosen.bytes, chosen.files)
   if by then

@@ -8,17 +8,19 @@
 
 local FAILING = P .. 'failing'
 
--- Nothing when the host may be asked; 0 when not before one of its transfers ends; or the time before which it rests.
+-- Nothing when the host may be asked; 0 when not before one of its transfers ends; or the time before which it may not. And
+-- which of the reasons in kept_waiting.rs that is.
 local function blocked(state, now, urgent, transfers)
   if tonumber(state[1] or 0) >= tonumber(state[3] and 1 or state[7] or transfers) then
-    return 0
+    return 0, state[3] and 'rests' or 'transfers'
   end
   if state[8] and tonumber(state[2] or 0) >= tonumber(state[8]) then
-    return 0
+    return 0, 'transfers'
   end
-  local free = math.max(tonumber(state[4] or 0), tonumber(state[5] or 0), not urgent and tonumber(state[6] or 0) or 0)
+  local rests, gap, closed = tonumber(state[4] or 0), tonumber(state[5] or 0), not urgent and tonumber(state[6] or 0) or 0
+  local free = math.max(rests, gap, closed)
   if free > now then
-    return free
+    return free, free == rests and 'rests' or free == closed and 'closed' or 'start_gap'
   end
 end
 

@@ -4,15 +4,21 @@
 local MOST_ASIDE = 24
 -- In the class of the room itself some jobs fit and some don't: so many of the oldest sources, and as many at random, are
 -- looked at, and of each so many jobs. What fits is found sooner or later, whatever stands before it.
-local BOUNDARY_SOURCES, BOUNDARY_JOBS = 3, 6
+local BOUNDARY_SOURCES, BOUNDARY_JOBS = 3, 4
+
+-- Counts decisions that keep jobs waiting, by the reasons in kept_waiting.rs.
+local function kept_waiting(why, times)
+  call('HINCRBY', P .. 'kept_waiting', why, times or '1')
+end
 
 local aside = 0
 -- A source whose host may be asked now; otherwise it is put aside.
 local function asked_now(level, class, source)
-  local chosen, free = source_at(level, class, source)
+  local chosen, free, why = source_at(level, class, source)
   if not free then
     return chosen
   end
+  kept_waiting(why)
   put_aside(level.queue, class, source, chosen.host, free)
   aside = aside + 1
 end

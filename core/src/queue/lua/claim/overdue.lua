@@ -8,14 +8,16 @@ local OVERDUE_AGAIN, OVERDUE_AGAIN_LATEST = 1000000, 300000000
 -- How long a node's room is kept for one large job, and how long others are left in peace then: longer each time.
 local RESERVATION, LONGEST_PAUSE = 600000000, 86400000000
 -- Room is kept on one node of so many at most (or on one), so that all else goes on; for more large jobs than that, it is looked
--- again after this.
-local OF_NODES, KEEP_AGAIN = 3, 60000000
+-- again after this. ENOUGH_KEPT is there until then.
+local OF_NODES, KEEP_AGAIN, ENOUGH_KEPT = 3, 60000000, P .. 'enough_kept'
+-- A level in which this claim found nothing, and whether sources were put aside there: it need not be searched again.
+local searched
 
--- A job that was found by its record, as `choose` would have found it; or nil, and until when its host is blocked.
+-- A job that was found by its record, as `choose` would have found it; or nil, and until when its host is blocked, and why.
 local function chosen_by_record(level, job, bytes, files)
-  local chosen, free = source_at(level, job.class, job.host .. '/' .. job.module)
+  local chosen, free, why = source_at(level, job.class, job.host .. '/' .. job.module)
   if free then
-    return nil, free
+    return nil, free, why
   end
   chosen.member, chosen.bytes, chosen.files = job.id .. ':' .. job.need, bytes, files
   return chosen
@@ -37,6 +39,7 @@ end
 local function choose_overdue(level)
   -- The nodes that asked lately, as far as a reservation asks; and on how many of them room is kept. Read at most once in a claim.
   local others, kept
+  local is_enough = call('EXISTS', ENOUGH_KEPT) == 1
   local function look_at_nodes()
     others, kept = {}, 0
     for _, name in ipairs(call('ZRANGE', PACE, '0', '-1')) do
@@ -58,6 +61,9 @@ local function choose_overdue(level)
   -- An overdue job that fits nowhere is offered new room first: the room of the node that has most, of those that could ever hold
   -- it, is kept for it for a while, then everyone is left in peace for a while.
   local function reserve(job, bytes, files)
+    if is_enough then
+      return
+    end
     local tries = call('HMGET', job_key(job.id), 'reserve_after', 'reserve_tries')
     if tonumber(tries[1] or 0) > now then
       return
@@ -78,9 +84,16 @@ local function choose_overdue(level)
         end
       end
     end
-    if could_hold and (not best or kept >= math.max(1, math.floor(#others / OF_NODES))) then
+    if could_hold and kept >= math.max(1, math.floor(#others / OF_NODES)) then
+      is_enough = true
+      call('SET', ENOUGH_KEPT, '1', 'PX', digits(KEEP_AGAIN / 1000))
+      return
+    elseif could_hold and not best then
       call('HSET', job_key(job.id), 'reserve_after', digits(now + KEEP_AGAIN))
       return
+    end
+    if not could_hold then
+      kept_waiting('too_large')
     end
     local number = tonumber(tries[2] or 0)
     local ends = best and now + RESERVATION or now
@@ -93,7 +106,7 @@ local function choose_overdue(level)
     end
   end
 
-  local queue, some_unfit = level.queue, false
+  local queue, unfit = level.queue, 0
   local due = due_key(queue)
   -- The first of these that can be taken here.
   local function first_of(ids)
@@ -108,11 +121,12 @@ local function choose_overdue(level)
           -- Changed by hand, too.
           call('ZREM', due, id)
         elseif bytes > room or files > inodes then
-          some_unfit = true
+          unfit = unfit + 1
           reserve(job, bytes, files)
         else
-          local chosen, free = chosen_by_record(level, job, bytes, files)
+          local chosen, free, why = chosen_by_record(level, job, bytes, files)
           if free then
+            kept_waiting(why)
             call('ZADD', due, 'XX', digits(math.min(math.max(free, now + OVERDUE_AGAIN), now + OVERDUE_AGAIN_LATEST)), id)
           elseif not wanted_by(queue, bytes, files) then
             return chosen
@@ -122,18 +136,23 @@ local function choose_overdue(level)
     end
   end
   local found = first_of(call('ZRANGEBYSCORE', due, '-inf', now_text, 'LIMIT', '0', MOST_OVERDUE))
-  local more = not found and some_unfit and call('ZCOUNT', due, '-inf', now_text) - MOST_OVERDUE or 0
+  local more = not found and unfit > 0 and call('ZCOUNT', due, '-inf', now_text) - MOST_OVERDUE or 0
   if more > 0 then
     -- Those that fit nowhere, or only elsewhere, stay in front: some others each time, lest they hide all.
     local at = MOST_OVERDUE + now % more
     found = first_of(call('ZRANGE', due, at, math.min(at, more) + MOST_OVERDUE - 1))
   end
-  if found then
+  if unfit > 0 then
+    kept_waiting('room', unfit)
+  end
+  if found or unfit == 0 then
     return found
   end
   -- Behind large ones that don't fit here there may be others.
-  local chosen = some_unfit and choose(level, 0)
-  if chosen and tonumber(call('ZSCORE', due, chosen.member:sub(1, 36)) or 0) <= now then
+  local chosen, met_busy = choose(level, 0)
+  if not chosen then
+    searched = {queue = queue, met_busy = met_busy}
+  elseif tonumber(call('ZSCORE', due, chosen.member:sub(1, 36)) or 0) <= now then
     return not wanted_by(queue, chosen.bytes, chosen.files) and chosen or nil
   end
 end

@@ -22,7 +22,7 @@ local function find_behind()
   return names[1]
 end
 
--- A source as it may be chosen; and, when its host may not be asked now, until when (`blocked`).
+-- A source as it may be chosen; and, when its host may not be asked now, until when, and why (`blocked`).
 local function source_at(level, class, source)
   local host, module = source:match('^([^/]*)/(.*)$')
   local state = host_state(host, module)
