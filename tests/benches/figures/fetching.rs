@@ -1,4 +1,5 @@
-//! One round of a puller's own side: a fresh Redis with the jobs in its inbox, a fresh store, and the program that users run.
+//! One round of a puller's own side: a fresh Redis, a fresh store, and the program that users run, which waits for jobs when it
+//! is given them.
 
 use std::{
     collections::BTreeSet,
@@ -22,33 +23,29 @@ pub(crate) const NODELAY: &str = "socket options = TCP_NODELAY\nmax connections 
 
 const DONE_WITHIN: Duration = Duration::from_secs(600);
 
-/// Jobs that wait, and where they are to go.
+/// Jobs, and where they are to go.
 pub(crate) struct Site {
     redis: Redis,
     folder: TempDir,
     /// In the order of their names.
     queues: Vec<String>,
-    jobs: usize,
+    jobs: Vec<Job>,
 }
 
 impl Site {
-    /// A Redis with these jobs in their queues.
+    /// A Redis for these jobs.
     pub(crate) fn with(jobs: &[Job]) -> anyhow::Result<Self> {
-        let redis = Redis::start();
-        let mut connection = redis.connection();
-        for job in jobs {
-            redis::cmd("LPUSH").arg(job.queue.as_str()).arg(serde_json::to_string(job)?).exec(&mut connection)?;
-        }
         let queues: BTreeSet<String> = jobs.iter().map(|job| job.queue.to_string()).collect();
-        Ok(Self { redis, folder: tempfile::tempdir()?, queues: queues.into_iter().collect(), jobs: jobs.len() })
+        let queues = queues.into_iter().collect();
+        Ok(Self { redis: Redis::start(), folder: tempfile::tempdir()?, queues, jobs: jobs.to_vec() })
     }
 
-    /// Starts a puller; `top` is further TOML for its file.
+    /// Starts a puller, and gives it the jobs when it asks for some; `top` is further TOML for its file.
     pub(crate) fn begin(&self, slots: usize, top: &str) -> anyhow::Result<Fetching<'_>> {
         self.begin_with(slots, top, "")
     }
 
-    /// Starts a puller; `top` is further TOML for its file, `rsync` for the section of that name.
+    /// The same, with `rsync` for the section of that name.
     pub(crate) fn begin_with(&self, slots: usize, top: &str, rsync: &str) -> anyhow::Result<Fetching<'_>> {
         let config = self.folder.path().join("puller.toml");
         let text = format!(
@@ -61,11 +58,25 @@ impl Site {
         );
         fs::write(&config, text)?;
         let log = fs::File::create(self.folder.path().join("log"))?;
-        let started = Instant::now();
         let mut command = Command::new(binary("longshore-puller"));
         command.arg("-c").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let puller = Process::spawn(&mut command).context("longshore-puller")?;
-        Ok(Fetching { site: self, puller, started })
+        let mut connection = self.redis.connection();
+        wait_until_blocking("the puller asks for jobs", Duration::from_secs(10), || {
+            let asked: redis::RedisResult<bool> =
+                redis::cmd("HEXISTS").arg("longshore:node:1").arg("asked").query(&mut connection);
+            asked.is_ok_and(|asked| asked)
+        });
+        let mut pipe = redis::pipe();
+        for job in &self.jobs {
+            pipe.cmd("LPUSH").arg(job.queue.as_str()).arg(serde_json::to_string(job)?).ignore();
+        }
+        for queue in &self.queues {
+            pipe.cmd("PUBLISH").arg("longshore:wake").arg(queue).ignore();
+        }
+        let (started, cpu_before) = (Instant::now(), cpu_seconds(puller.id())?);
+        pipe.exec(&mut connection)?;
+        Ok(Fetching { site: self, puller, started, cpu_before })
     }
 
     /// The puller's store.
@@ -84,13 +95,14 @@ pub(crate) struct Fetching<'a> {
     site: &'a Site,
     puller: Process,
     started: Instant,
+    cpu_before: f64,
 }
 
 /// What it took.
 pub(crate) struct Fetched {
-    /// From the puller's start to its last report.
+    /// From the jobs' push to the last report.
     pub(crate) seconds: f64,
-    /// Processor time of the puller, and of every rsync that it started.
+    /// Processor time of the puller since then, and of every rsync that it started.
     pub(crate) cpu_seconds: f64,
     /// The most memory that the puller itself had.
     pub(crate) peak_bytes: u64,
@@ -105,17 +117,19 @@ impl Fetching<'_> {
     /// Waits until every job is reported as stored.
     pub(crate) fn end(self) -> anyhow::Result<Fetched> {
         let mut connection = self.site.redis.connection();
-        wait_until_blocking("all jobs are reported", DONE_WITHIN, || {
-            let reported: redis::RedisResult<usize> =
-                redis::cmd("XLEN").arg("longshore:reports").query(&mut connection);
-            reported.is_ok_and(|reported| reported >= self.site.jobs)
-        });
+        let (mut entries, mut last) = (Vec::new(), "0".to_owned());
+        while entries.len() < self.site.jobs.len() {
+            let mut command = redis::cmd("XREAD");
+            command.arg("BLOCK").arg(DONE_WITHIN.as_millis()).arg("STREAMS").arg("longshore:reports").arg(&last);
+            let more: Option<redis::streams::StreamReadReply> = command.query(&mut connection)?;
+            let more = more.and_then(|mut more| more.keys.pop()).context("jobs are not reported")?;
+            last = more.ids.last().context("an answer without entries")?.id.clone();
+            entries.extend(more.ids);
+        }
         let seconds = self.started.elapsed().as_secs_f64();
-        let (cpu_seconds, peak_bytes) = (cpu_seconds(self.id())?, peak_bytes(self.id())?);
+        let (cpu_seconds, peak_bytes) = (cpu_seconds(self.id())? - self.cpu_before, peak_bytes(self.id())?);
         self.puller.end(Signal::TERM)?;
-        let entries: redis::streams::StreamRangeReply =
-            redis::cmd("XRANGE").arg("longshore:reports").arg("-").arg("+").query(&mut connection)?;
-        for entry in entries.ids {
+        for entry in entries {
             let body: Vec<u8> = entry.get("body").context("a report without a body")?;
             let report: Report = serde_json::from_slice(&body)?;
             anyhow::ensure!(report.outcome == Outcome::Stored, "{:?}", report.reason);

@@ -26,7 +26,7 @@ type Measure = fn() -> anyhow::Result<()>;
 const FIGURES: &[(&str, &str, &str, Measure)] = &[
     ("P1", "", "small files, each by its own rsync, against tuned parallel rsync", p1::measure),
     ("P1b", "", "small files of 20 hosts, in batches, against the same", p1::measure_batches),
-    ("P2 P2p", "one four", "4 GiB in one file and in four, direct and through the proxy (P2p), against rsync -W", p2::measure),
+    ("P2 P2p", "one four", "4 GiB in one file and in four, direct and through the proxy (P2p), against rsync -W --fsync", p2::measure),
     ("P3", "rate flat miss", "what a claim costs with 1,000,000 jobs waiting, and when nothing fits", p3::measure),
     ("P4", "", "share of bytes against weight", p4::measure),
     ("P5", "error obey fair", "one bandwidth: error over 10 s, time to obey a change, fairness", p5::measure),
@@ -34,7 +34,7 @@ const FIGURES: &[(&str, &str, &str, Measure)] = &[
     ("P7", "sqlite elasticsearch", "restore lookup at 1,000,000 backups", p7::measure),
     ("P8", "time memory", "what the agent costs its host beside the script", p8::measure),
     ("P10", "memory direct proxy", "the puller's memory with 64 slots busy; its CPU for a GB against rsync's", p10::measure),
-    ("P11", "", "500 small files over two queues, against the seed's own puller", p11::measure),
+    ("P11", "", "500 small files over two queues, against the loop of UBackup's puller", p11::measure),
 ];
 
 /// Last lines so far.
@@ -66,6 +66,18 @@ pub(crate) fn line_of_rounds(id: &str, what: &str, ours: &[f64], reference: &[f6
     let ratio = median(ratios);
     eprintln!("{id}: {ratio:.3} of {} rounds, least {least:.3}, most {most:.3}", ours.len());
     line(id, what, ratio, median(ours.to_vec()), median(reference.to_vec()), unit, goal);
+}
+
+/// Who takes part in a round.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    Ours,
+    Reference,
+}
+
+/// Who comes first in a round, and who second: by turns, so that a trend of the machine hits both alike.
+pub(crate) fn turns(round: usize) -> [Side; 2] {
+    if round.is_multiple_of(2) { [Side::Reference, Side::Ours] } else { [Side::Ours, Side::Reference] }
 }
 
 /// The middle of `values` (of an even number, the lower of the two in the middle); NaN of none.
