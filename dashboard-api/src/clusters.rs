@@ -43,6 +43,8 @@ pub struct HeardNode {
     pub age: Duration,
     /// Whether that is too long.
     pub silent: bool,
+    /// Whether it is there: heard of lately, and not that it stopped.
+    pub is_there: bool,
 }
 
 /// The levels of a cluster, and Redis' own time.
@@ -110,14 +112,15 @@ impl Cluster {
             .into_iter()
             .map(|(beat, heard_at)| {
                 let age = now.since(heard_at);
-                HeardNode { beat, heard_at, age, silent: age > settings.silent_after.duration() }
+                let silent = age > settings.silent_after.duration();
+                HeardNode { is_there: !silent && !beat.has_stopped(), beat, heard_at, age, silent }
             })
             .collect();
         heard.sort_by(|a, b| a.beat.node_id.cmp(&b.beat.node_id));
         heard
     }
 
-    /// Forgets a node that is silent and that nobody needs.
+    /// Forgets a node that has stopped or is silent, and that nobody needs.
     ///
     /// # Errors
     /// When Redis is away.

@@ -201,7 +201,7 @@ impl Measures {
             if nodes.away.contains_key(cluster) {
                 continue;
             }
-            for queue in beat.closed.keys().filter(|_| !node.silent) {
+            for queue in beat.closed.keys().filter(|_| node.is_there) {
                 self.closed_nodes.get_or_create(&Level { cluster: cluster.clone(), queue: queue.to_string() }).inc();
             }
             let state = match (node.silent, beat.weight, &beat.paused) {

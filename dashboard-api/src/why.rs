@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use longshore_core::{
-    JobId, Millis,
+    JobId, Millis, NodeBeat,
     queue::{HostStanding, JobRecord, JobStanding, JobState, NodeStanding},
     text::{count, from, size, span},
 };
@@ -34,8 +34,8 @@ pub struct Fact {
 pub struct NodeWhy {
     /// The node.
     pub node_id: String,
-    /// For programs: `silent`, `drains`, `window`, `paused`, `level`, `slots`, `too_large`, `no_room`, `reserved`, `kept_for_it`, `yields` or
-    /// `asks`.
+    /// For programs: `silent` (or stopped), `drains`, `window`, `paused`, `level`, `slots`, `too_large`, `no_room`, `reserved`,
+    /// `kept_for_it`, `yields` or `asks`.
     pub code: &'static str,
     /// For people.
     pub text: String,
@@ -112,7 +112,7 @@ impl JobWhy {
     fn elsewhere(&mut self, standing: &JobStanding, known: Known<'_>) -> Option<()> {
         if let Some(queue) = &standing.inbox {
             "inbox".clone_into(&mut self.state);
-            let alive = standing.nodes.iter().any(|node| !is_silent(node, standing.now, known.silent_after));
+            let alive = standing.nodes.iter().any(|node| is_there(node, standing.now, known.silent_after));
             let who = if alive { "no node has taken it out yet" } else { "no node is alive to take it out" };
             self.answer = format!("It is in the inbox of {queue}: {who}.");
             return Some(());
@@ -231,11 +231,9 @@ fn leased(job: JobId, it: &str, standing: &JobStanding, record: &JobRecord, sile
     let Some(node) = standing.nodes.iter().find(|node| node.node_id == name) else {
         return format!("Node {name} has had it{since}, but was never heard of{ends}.");
     };
-    if is_silent(node, now, silent_after) {
-        let heard = from(node.heard_at, now);
-        return format!(
-            "Node {name} has had it{since}, but was last heard of {heard}{ends}; then another node gets it."
-        );
+    if !is_there(node, now, silent_after) {
+        let gone = gone(node, now);
+        return format!("Node {name} has had it{since}, but {gone}{ends}; then another node gets it.");
     }
     let transfer = node.beat.as_ref().and_then(|beat| beat.running.iter().find(|transfer| transfer.job == job));
     match transfer {
@@ -248,8 +246,19 @@ fn leased(job: JobId, it: &str, standing: &JobStanding, record: &JobRecord, sile
     }
 }
 
-fn is_silent(node: &NodeStanding, now: Millis, silent_after: Duration) -> bool {
-    now.since(node.heard_at) > silent_after
+fn has_stopped(node: &NodeStanding) -> bool {
+    node.beat.as_ref().is_some_and(NodeBeat::has_stopped)
+}
+
+/// Whether it was heard of lately, and not that it stopped.
+fn is_there(node: &NodeStanding, now: Millis, silent_after: Duration) -> bool {
+    now.since(node.heard_at) <= silent_after && !has_stopped(node)
+}
+
+/// What is known of one that is not there.
+fn gone(node: &NodeStanding, now: Millis) -> String {
+    let how = if has_stopped(node) { "stopped" } else { "was last heard of" };
+    format!("{how} {}", from(node.heard_at, now))
 }
 
 /// What keeps a ready job from being taken, the nearest cause first: its host, then the nodes, then its turn.
@@ -315,7 +324,7 @@ fn node_cause(job: JobId, standing: &JobStanding, record: &JobRecord, nodes: &[N
     }
     let living: Vec<&NodeWhy> = nodes.iter().filter(|node| node.code != "silent").collect();
     let Some(first) = living.first() else {
-        return Some("every node is silent".to_owned());
+        return Some("every node is silent or has stopped".to_owned());
     };
     let all = |codes: &[&str]| living.iter().all(|node| codes.contains(&node.code));
     if all(&["window"]) {
@@ -390,8 +399,8 @@ fn judge(node: &NodeStanding, job: JobId, record: &JobRecord, now: Millis, silen
     let of = |code: &'static str, text: String| NodeWhy { node_id: node.node_id.clone(), code, text };
     let beat = node.beat.as_ref();
     let reserved = node.reserved.filter(|_| node.reserved_until.is_some_and(|until| until > now));
-    if is_silent(node, now, silent_after) {
-        return of("silent", format!("last heard of {}", from(node.heard_at, now)));
+    if !is_there(node, now, silent_after) {
+        return of("silent", gone(node, now));
     }
     if beat.is_some_and(|beat| beat.weight == 0) {
         return of("drains", "its weight is 0".to_owned());

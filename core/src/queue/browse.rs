@@ -78,8 +78,8 @@ pub struct JobFilter {
     pub jobs: Vec<JobId>,
     /// In this level.
     pub queue: Option<QueueName>,
-    /// Not in this level.
-    pub elsewhere_than: Option<QueueName>,
+    /// That could be moved to this level: in another one, and no second copy.
+    pub movable_to: Option<QueueName>,
     /// Of this host.
     pub server_id: Option<ServerId>,
     /// Of this type.
@@ -189,7 +189,7 @@ impl JobFilter {
         let states: String = self.states.iter().map(|state| format!("{state},")).collect();
         call.arg(if states.is_empty() { states } else { format!(",{states}") });
         let texts = self.texts();
-        call.arg(self.elsewhere_than.as_ref().map_or("", |name| name.as_str()));
+        call.arg(self.movable_to.as_ref().map_or("", |name| name.as_str()));
         call.arg(texts.len());
         for text in texts {
             call.arg(text);

@@ -19,12 +19,22 @@ pub enum Forgetting {
     Forgotten,
     /// There is nothing to forget: it was never heard of, or is forgotten already.
     Unknown,
-    /// It was heard of lately: it is to be stopped first.
+    /// It was heard of lately, and not that it stopped: it is to be stopped first.
     Heard,
     /// It holds so many leases; other nodes put them back when they have ended.
     Leases(u64),
     /// So many backups that it alone has are to be copied from it.
     Copies(u64),
+}
+
+/// What a puller that ends says of itself with its last beat, as why it is paused.
+const STOPPED: &str = "stopped";
+
+impl NodeBeat {
+    /// Whether it is its puller's last: the node is there again with the next one.
+    pub fn has_stopped(&self) -> bool {
+        self.paused.as_deref() == Some(STOPPED)
+    }
 }
 
 impl Queue {
@@ -77,13 +87,13 @@ impl Queue {
     }
 
     /// Forgets a node that was taken out: its beat, what it asked, its share of the bandwidth. Its backups stay in the catalog. One
-    /// that was heard of within `silence`, or that others need, is kept.
+    /// that was heard of within `silence`, and not that it stopped, or that others need, is kept.
     ///
     /// # Errors
     /// [`LinkError`].
     pub async fn forget_node(&self, node_id: &NodeId, silence: Duration) -> Result<Forgetting, LinkError> {
         let mut call = script::FORGET.prepare_invoke();
-        call.arg(node_id.as_str()).arg(micros(silence));
+        call.arg(node_id.as_str()).arg(micros(silence)).arg(STOPPED);
         let (answer, count): (String, u64) = self.run(&call).await?;
         match answer.as_str() {
             "forgotten" => Ok(Forgetting::Forgotten),

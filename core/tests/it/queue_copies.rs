@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore_core::{
     Outcome, ReasonCode, Report,
-    queue::{Changed, End, Idle, JobState, Lease, Returned, Settled},
+    queue::{Changed, End, Idle, JobFilter, JobState, Lease, Returned, Settled},
     report::{self, Reason},
 };
 
@@ -70,6 +70,18 @@ async fn a_stored_job_is_copied_by_any_other_node_and_reported_again() {
         );
     }
     assert_eq!(cluster.queue.leases().await.unwrap().len(), 1, "the fresh one");
+}
+
+#[tokio::test]
+async fn a_copy_is_not_among_what_could_be_moved() {
+    let cluster = Cluster::start();
+    wanted(&cluster).await;
+    let other = job("level1", "a", 1);
+    cluster.admit(std::slice::from_ref(&other)).await;
+    assert_eq!(cluster.queue.find(&JobFilter::default(), 9).await.unwrap().total, 2);
+    let movable = JobFilter { movable_to: Some("level2".parse().unwrap()), ..JobFilter::default() };
+    let found = cluster.queue.find(&movable, 9).await.unwrap();
+    assert_eq!(found.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [other.id]);
 }
 
 #[tokio::test]

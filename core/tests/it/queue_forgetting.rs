@@ -79,6 +79,30 @@ async fn one_that_asks_is_alive_whatever_became_of_its_beats() {
 }
 
 #[tokio::test]
+async fn one_that_says_that_it_stopped_need_not_become_silent() {
+    let cluster = Cluster::start();
+    cluster.claim("1", &["level1"], ROOM).await;
+    let mut last = beat("1", &[]);
+    last.last_error = Some(r#"a host said {"paused":"stopped"}"#.to_owned());
+    for paused in ["stopping", "the disk is full"] {
+        last.paused = Some(paused.to_owned());
+        cluster.queue.beat(&last).await.unwrap();
+        assert_eq!(cluster.forget("1", LEASE).await, Forgetting::Heard, "{paused}");
+    }
+    last.paused = Some("stopped".to_owned());
+    cluster.queue.beat(&last).await.unwrap();
+    // Started again, its first beat lost: it asks.
+    cluster.claim("1", &["level1"], ROOM).await;
+    assert_eq!(cluster.forget("1", LEASE).await, Forgetting::Heard);
+    cluster.queue.beat(&last).await.unwrap();
+    assert_eq!(cluster.forget("1", LEASE).await, Forgetting::Forgotten);
+    // Started again, it beats again.
+    cluster.queue.beat(&last).await.unwrap();
+    cluster.queue.beat(&beat("1", &[])).await.unwrap();
+    assert_eq!(cluster.forget("1", LEASE).await, Forgetting::Heard);
+}
+
+#[tokio::test]
 async fn its_leases_are_put_back_first() {
     let cluster = Cluster::start();
     cluster.queue.beat(&beat("1", &[])).await.unwrap();

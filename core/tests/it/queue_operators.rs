@@ -276,7 +276,7 @@ async fn jobs_are_found_by_every_part_of_a_filter() {
     assert_eq!(all.jobs[0].job.as_ref(), Some(&jobs[0]));
     for (filter, total) in [
         (JobFilter { queue: Some("level2".parse().unwrap()), ..any() }, 30),
-        (JobFilter { elsewhere_than: Some("level2".parse().unwrap()), ..any() }, 30),
+        (JobFilter { movable_to: Some("level2".parse().unwrap()), ..any() }, 30),
         (JobFilter { server_id: Some("host1".parse().unwrap()), ..any() }, 20),
         (JobFilter { backup_type: Some("mysql".parse().unwrap()), ..any() }, 60),
         (JobFilter { backup_type: Some("redis".parse().unwrap()), ..any() }, 0),

@@ -193,14 +193,14 @@ async fn change(
         let (action, words) = (action.word(), words.join(", "));
         return Err(Problem::unacceptable(format!("state: {action} is for jobs that are {words}")));
     }
-    // Those that are there already would be found again and again. Of named ones each gets its answer.
-    let elsewhere_than = body.to.as_ref().filter(|_| body.filter.named().is_empty());
+    // What is there already, and second copies, would be found again and again. Of named ones each gets its answer.
+    let movable_to = body.to.as_ref().filter(|_| body.filter.named().is_empty());
     let why = body.why.as_deref().unwrap_or_default();
     let mut done = ChangeView { admitted_until: Millis(i64::MAX), ..ChangeView::default() };
     for cluster in app.clusters_named(body.filter.cluster.as_deref())? {
         let wish = Wish::of(action, body.to.as_ref(), &app, cluster).await?;
         let most = if body.preview { PREVIEWED } else { MOST_CHANGED };
-        let (found, now) = found(cluster, &body.filter, &states, body.admitted_until, elsewhere_than, most).await?;
+        let (found, now) = found(cluster, &body.filter, &states, body.admitted_until, movable_to, most).await?;
         done.admitted_until = done.admitted_until.min(body.limit(now));
         done.matched += found.total;
         done.bytes = done.bytes.saturating_add(found.bytes);

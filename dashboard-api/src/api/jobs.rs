@@ -94,7 +94,7 @@ impl JobQuery {
         Ok(JobFilter {
             jobs: self.named().into_iter().map(id).collect::<Result<_, _>>()?,
             queue: self.queue.clone(),
-            elsewhere_than: None,
+            movable_to: None,
             server_id: self.server_id.clone(),
             backup_type: self.backup_type.clone(),
             instance: self.instance.clone(),
@@ -174,19 +174,19 @@ pub struct JobList {
     pub items: Vec<JobView>,
 }
 
-/// What passes in one cluster and is not in the level `elsewhere_than`, and the time by its clock.
+/// What passes in one cluster and, where a level is given, could be moved to it; and the time by its clock.
 pub(super) async fn found(
     cluster: &Cluster,
     query: &JobQuery,
     states: &[JobState],
     until: Option<Millis>,
-    elsewhere_than: Option<&QueueName>,
+    movable_to: Option<&QueueName>,
     most: usize,
 ) -> Result<(FoundJobs, Millis), Problem> {
     let now = cluster.now().await?;
     let mut filter = query.filter(now, states.to_vec())?;
     filter.admitted_until = filter.admitted_until.into_iter().chain(until).min();
-    filter.elsewhere_than = elsewhere_than.cloned();
+    filter.movable_to = movable_to.cloned();
     Ok((cluster.find(&filter, most).await?, now))
 }
 

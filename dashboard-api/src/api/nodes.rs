@@ -32,6 +32,9 @@ pub struct NodeView {
     pub age_seconds: Option<u64>,
     /// Whether that is too long, or for ever.
     pub silent: bool,
+    /// Whether it is there: neither silent, nor stopped by its own last word.
+    #[serde(skip)]
+    pub is_there: bool,
     /// Its weight now: what it last said, or what the registry says of a node that was never heard of.
     pub weight: Option<u32>,
     /// Who says so: `registry` or `file`.
@@ -66,7 +69,7 @@ pub struct NodeList {
 impl NodeView {
     fn heard(
         cluster: &Cluster,
-        HeardNode { beat, heard_at, age, silent }: HeardNode,
+        HeardNode { beat, heard_at, age, silent, is_there }: HeardNode,
         registered: Option<NodeEntry>,
     ) -> Self {
         let is_set = registered.as_ref().is_some_and(|entry| entry.weight.is_some());
@@ -76,6 +79,7 @@ impl NodeView {
             heard_at: Some(heard_at),
             age_seconds: Some(age.as_secs()),
             silent,
+            is_there,
             weight: Some(beat.weight),
             weight_from: Some(if is_set { "registry" } else { "file" }),
             stored_last_hour_bytes: beat.stored_last_hour_bytes,
@@ -95,6 +99,7 @@ impl NodeView {
             heard_at: None,
             age_seconds: None,
             silent: true,
+            is_there: false,
             weight: entry.weight,
             weight_from: entry.weight.map(|_| "registry"),
             stored_last_hour_bytes: 0,
@@ -110,11 +115,11 @@ impl NodeView {
 
 /// Gives each living node of a cluster its share and its part of the weights.
 fn share(nodes: &mut [NodeView]) {
-    let living = || nodes.iter().filter(|node| !node.silent);
+    let living = || nodes.iter().filter(|node| node.is_there);
     let bytes: u64 = living().map(|node| node.stored_last_hour_bytes).sum();
     let weights: u64 = living().filter_map(|node| node.weight).map(u64::from).sum();
     let percent = |part: u64, whole: u64| (whole > 0).then(|| (part as f64 * 1000.0 / whole as f64).round() / 10.0);
-    for node in nodes.iter_mut().filter(|node| !node.silent) {
+    for node in nodes.iter_mut().filter(|node| node.is_there) {
         node.share_percent = percent(node.stored_last_hour_bytes, bytes);
         node.weight_percent = node.weight.and_then(|weight| percent(weight.into(), weights));
     }
@@ -170,8 +175,8 @@ fn kept(node_id: &NodeId, forgetting: Forgetting) -> Option<String> {
     let why = match forgetting {
         Forgetting::Forgotten | Forgetting::Unknown => return None,
         Forgetting::Heard => format!(
-            "node {node_id} was heard of a moment ago: stop its longshore-puller first, and ask again once it is silent. What \
-             the registry sets for it is unset field by field"
+            "node {node_id} was heard of a moment ago: stop its longshore-puller first, or, after a crash, ask again \
+             once it is silent. What the registry sets for it is unset field by field"
         ),
         Forgetting::Leases(leases) => format!(
             "node {node_id} still holds {}: another node puts them back when their leases have ended; ask again then",

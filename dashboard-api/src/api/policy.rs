@@ -31,7 +31,7 @@ pub struct PolicyView {
     pub cluster: String,
     /// Its version in Redis; null while what the registry says has not arrived there.
     pub version: Option<u64>,
-    /// The version that each node obeys that is heard of now; null for one that heard of none.
+    /// The version that each node obeys that is there now; null for one that heard of none.
     #[schema(value_type = BTreeMap<String, Option<u64>>)]
     pub nodes: BTreeMap<NodeId, Option<u64>>,
     /// What the registry says, by `queues`, `types`, `nodes`, `hosts` and `cluster`. What it leaves out, the nodes' files decide.
@@ -81,7 +81,7 @@ async fn view(app: &App, cluster: &Cluster) -> Result<PolicyView, Problem> {
         Err(problem) if problem.status == 503 => (None, app.registry().rules(cluster.name().clone()).await?.1),
         Err(problem) => return Err(problem),
     };
-    let nodes = cluster.nodes(app.settings()).await.into_iter().filter(|node| !node.silent);
+    let nodes = cluster.nodes(app.settings()).await.into_iter().filter(|node| node.is_there);
     Ok(PolicyView {
         cluster: cluster.name().to_string(),
         version,

@@ -162,7 +162,7 @@ struct Speeds {
 impl Speeds {
     fn of(nodes: &[HeardNode]) -> Self {
         let mut of = BTreeMap::new();
-        let living = || nodes.iter().filter(|node| !node.silent);
+        let living = || nodes.iter().filter(|node| node.is_there);
         for (queue, speed) in living().flat_map(|node| &node.beat.by_queue) {
             *of.entry(queue.clone()).or_default() += speed;
         }

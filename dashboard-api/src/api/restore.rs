@@ -66,7 +66,7 @@ async fn facts(app: &App, chain: &Chain) -> Result<HashMap<NodeId, NodeFacts>, P
         for node in heard {
             if let Some(known) = facts.get_mut(&node.beat.node_id) {
                 known.serve = node.beat.serve.clone();
-                known.silent = cluster.watch().away().is_none().then_some(node.silent);
+                known.silent = cluster.watch().away().is_none().then_some(!node.is_there);
             }
         }
     }

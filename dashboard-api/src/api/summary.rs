@@ -98,7 +98,7 @@ pub(crate) async fn now(app: &App) -> Result<Summary, Problem> {
         let name = cluster.name().to_string();
         let heard = || nodes.items.iter().filter(|node| node.beat.is_some() && node.cluster.as_ref() == Some(&name));
         let running =
-            || heard().filter(|node| !node.silent).filter_map(|node| node.beat.as_ref()).flat_map(|b| &b.running);
+            || heard().filter(|node| node.is_there).filter_map(|node| node.beat.as_ref()).flat_map(|b| &b.running);
         let levels = || queues.clusters.iter().filter(|view| view.cluster == name).flat_map(|view| &view.levels);
         ClusterSummary {
             away: cluster.watch().away(),

@@ -1,7 +1,11 @@
 //! `GET /api/v1/why/…`: why a job is where it is, and how an instance stands with what of it is on the way.
 
 use axum::{Json, extract::State, response::IntoResponse};
-use longshore_core::{InstanceKey, JobId, Millis, queue::JobFilter};
+use longshore_core::{
+    InstanceKey, JobId, Millis,
+    queue::{JobFilter, JobState},
+    text::count,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -84,12 +88,14 @@ pub struct InstanceWhy {
     answer: String,
     /// What it rests on.
     facts: Vec<Fact>,
-    /// Its jobs in the queues, the oldest first; 5 at most.
+    /// How many jobs of it are in the queues, not counting those that were given up.
+    queued: u64,
+    /// Those jobs, the oldest first; 5 at most.
     jobs: Vec<JobWhy>,
 }
 
 /// How it stands, in a sentence.
-fn stands(view: &InstanceView, waiting: usize, now: Millis) -> String {
+fn stands(view: &InstanceView, queued: u64, now: Millis) -> String {
     let good = view.last_good.as_ref().map(|good| longshore_core::text::from(good.point, now));
     let overdue = view.due_at.map(|due| longshore_core::text::from(due, now)).unwrap_or_default();
     let stored = match (view.standing, good) {
@@ -101,7 +107,7 @@ fn stands(view: &InstanceView, waiting: usize, now: Millis) -> String {
         (_, None) => "It has no good backup".to_owned(),
     };
     let failed = view.last_report.as_ref().and_then(|report| report.reason.as_ref());
-    match (waiting, failed) {
+    match (queued, failed) {
         (0, Some(reason)) => format!("{stored}; nothing of it is queued, and its last run ended with {reason}."),
         (0, None) => format!("{stored}; nothing of it is queued."),
         (1, _) => format!("{stored}; one job of it is queued."),
@@ -119,23 +125,27 @@ async fn instance(
 ) -> Result<impl IntoResponse, Problem> {
     let key: InstanceKey = key_of(path)?;
     let filter = JobFilter {
+        states: vec![JobState::Ready, JobState::Delayed, JobState::Held, JobState::Leased],
         server_id: Some(key.server_id.clone()),
         backup_type: Some(key.backup_type.clone()),
         instance: Some(key.instance.clone()),
         ..JobFilter::default()
     };
-    let mut queued = Vec::new();
+    let (mut queued, mut given_up, mut oldest) = (0, 0, Vec::new());
     for cluster in app.clusters() {
-        queued.extend(cluster.find(&filter, MOST_JOBS).await?.jobs);
+        let found = cluster.find(&filter, MOST_JOBS).await?;
+        queued += found.total;
+        given_up += found.others.values().sum::<u64>();
+        oldest.extend(found.jobs);
     }
     let expected = app.registry().find::<InstanceEntry>(key.to_string()).await?;
     let known = app.catalog().ask(app.catalog().reader().freshness_of(&key)).await?;
-    if known.is_none() && expected.is_none() && queued.is_empty() {
+    if known.is_none() && expected.is_none() && queued + given_up == 0 {
         return Err(unknown(&app, &key).await);
     }
     let mut jobs = Vec::new();
-    for queued in queued.iter().take(MOST_JOBS) {
-        jobs.extend(of_job(&app, queued.id).await?);
+    for job in oldest.iter().take(MOST_JOBS) {
+        jobs.extend(of_job(&app, job.id).await?);
     }
     let now = Millis::now();
     let view = InstanceView::new(key, known, expected, now, app.settings().late_grace());
@@ -152,11 +162,13 @@ async fn instance(
             good.map(|good| good.point),
         ),
         fact("next due", view.due_at.map(ago), view.due_at),
+        fact("given up", (given_up > 0).then(|| format!("{}, kept for a person", count(given_up, "job"))), None),
         fact("host heard", view.host_seen.map(ago), view.host_seen),
     ];
-    let answer = stands(&view, queued.len(), now);
+    let answer = stands(&view, queued, now);
     let facts = facts.into_iter().flatten().collect();
-    Ok(Json(InstanceWhy { instance: view.key().to_string(), state: view.standing.as_str(), answer, facts, jobs }))
+    let (instance, state) = (view.key().to_string(), view.standing.as_str());
+    Ok(Json(InstanceWhy { instance, state, answer, facts, queued, jobs }))
 }
 
 pub(super) fn routes() -> OpenApiRouter<App> {

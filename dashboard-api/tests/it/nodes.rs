@@ -88,6 +88,26 @@ async fn a_node_that_was_taken_out_is_forgotten_and_can_come_back() {
 }
 
 #[tokio::test]
+async fn a_node_that_says_that_it_stopped_is_there_no_more() {
+    let server = Server::start().await;
+    let mut last = beat("5");
+    (last.running, last.paused) = (Vec::new(), Some("stopped".to_owned()));
+    server.queue.beat(&last).await.unwrap();
+    server.queue.beat(&beat("6")).await.unwrap();
+    let nodes = server.get("/api/v1/nodes").await;
+    let (five, six) = (&nodes["items"][0], &nodes["items"][1]);
+    assert_eq!((&five["silent"], &five["weight_percent"]), (&json!(false), &json!(null)), "{five}");
+    assert_eq!(six["weight_percent"], 100.0, "its weight is not among the others'");
+    let policy = server.get("/api/v1/policy").await["items"][0].clone();
+    assert_eq!(policy["nodes"].as_object().unwrap().keys().collect::<Vec<_>>(), ["6"], "it can't obey");
+    // Nobody need wait until it is silent.
+    server.json(server.request(Method::DELETE, NODE), 200).await;
+    server.queue.beat(&beat("5")).await.unwrap();
+    let back = server.problem(server.request(Method::DELETE, NODE), 409).await;
+    assert!(back["detail"].as_str().unwrap().contains("stop its longshore-puller first"), "{back}");
+}
+
+#[tokio::test]
 async fn a_node_that_was_never_heard_of_leaves_the_registry() {
     let server = Server::start().await;
     server.post("/api/v1/nodes", json!({"node_id": "5"})).await;

@@ -170,6 +170,23 @@ async fn jobs_are_moved_requeued_and_cancelled_by_id_and_filter() {
 }
 
 #[tokio::test]
+async fn a_move_by_filter_is_not_for_second_copies() {
+    let server = Server::start().await;
+    let copy = server.job("a", 10).await;
+    let lease = server.claim("5", 1 << 20).await.unwrap();
+    let mut report = stored("1/mysql/1", std::time::Duration::ZERO);
+    (report.job, report.revision) = (lease.job.clone(), lease.revision);
+    server.queue.settle(&lease, &report, End::Copy).await.unwrap();
+    server.job("a", 10).await;
+    let mut connection = server.redis.connection();
+    let () = redis::cmd("SADD").arg("longshore:queues").arg("level2").query(&mut connection).unwrap();
+    let moved = server.change("jobs/move", json!({"all": true, "to": "level2"})).await;
+    assert_eq!((&moved["matched"], &moved["changed"], &moved["left"]), (&json!(1), &json!(1), &json!([])), "{moved}");
+    let named = server.change("jobs/move", json!({"filter": {"jobs": copy.id.to_string()}, "to": "level2"})).await;
+    assert_eq!(named["left"][0]["why"], "it is a second copy of what is stored", "{named}");
+}
+
+#[tokio::test]
 async fn a_level_that_the_configuration_does_not_name_is_shown_and_moved_to_all_the_same() {
     let named = ["level2", "level3"].map(|name| name.parse().unwrap());
     let server = Server::start_with(|settings| settings.queues = named.to_vec()).await;
@@ -263,6 +280,10 @@ async fn why_a_job_waits_is_one_sentence_and_the_facts() {
     assert_eq!(why["instance"], "a/mysql/3306");
     beats(Some("the disk is read-only")).await;
     says(&server.why(job.id).await, "every node is paused; node 5: the disk is read-only");
+    beats(Some("stopped")).await;
+    let why = server.why(job.id).await;
+    says(&why, "every node is silent or has stopped");
+    assert!(why["nodes"][0]["text"].as_str().unwrap().starts_with("stopped "), "{why:#}");
     beats(None).await;
     let shut = "the level's window 22:00-06:00 is closed until 2026-11-20T22:00:00Z";
     let mut closed = beat("5");
@@ -438,6 +459,22 @@ async fn why_of_an_instance_tells_of_its_jobs_or_its_last_backup() {
     let why = server.why("111111/mysql/3306").await;
     says(&why, "one job of it is queued");
     assert_eq!(why["jobs"][0]["job"], job.id.to_string());
+    // All are counted, and the oldest explained; what was given up waits for nobody.
+    for _ in 0..6 {
+        server.job("111111", 10).await;
+    }
+    let lease = server.claim("5", 1 << 20).await.unwrap();
+    let mut report = stored("1/mysql/1", std::time::Duration::ZERO);
+    (report.job, report.revision, report.outcome) = (lease.job.clone(), lease.revision, Outcome::Failed);
+    report.reason = Some(Reason::new(ReasonCode::SourceMissing, "no such file"));
+    server.queue.settle(&lease, &report, End::Bury).await.unwrap();
+    let why = server.why("111111/mysql/3306").await;
+    says(&why, "6 jobs of it are queued");
+    assert_eq!((&why["queued"], why["jobs"].as_array().unwrap().len()), (&json!(6), 5), "{why:#}");
+    assert!(why["jobs"].as_array().unwrap().iter().all(|job| job["state"] == "ready"), "{why:#}");
+    let facts = why["facts"].as_array().unwrap();
+    let given_up = facts.iter().find(|fact| fact["name"] == "given up").unwrap();
+    assert_eq!(given_up["text"], "1 job, kept for a person");
     let unknown = server.request(Method::GET, "/api/v1/why/111111/mysql/3360");
     assert_eq!(server.problem(unknown, 404).await["nearest"], json!(["111111/mysql/3306"]));
 }

@@ -2,16 +2,18 @@
 --
 -- ARGV  1 cursor of the last call, '0' at first; '' to look at the named ids alone   2 about how many keys to look at
 --       3 queue   4 host   5 module   6 more than: bytes   7 admitted until: microseconds   8 states, as ',ready,held,'
---       9 queue that they are not in   10 how many texts, then the texts: each must be in the job's JSON; then the ids
+--       9 queue that they could be moved to   10 how many texts, then the texts: each must be in the job's JSON; then the ids
 --                                                                                           ('' or no text: any)
 -- Reply {cursor, row, ...}: a row {id, state, queue, host, size, admitted, attempts, revision, node, body}, the body only when
 --       texts were given; and {state} alone where all but the state fits. The cursor is '0' at the end.
+--
+-- What could be moved is in another queue, and no second copy: that waits where its node's copies wait, whoever asks.
 --
 -- A record that is there all along is found; one may be found twice while Redis grows its table.
 
 local cursor, queue, host, module = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
 local more_than, until_micros, states = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-local elsewhere, texts = ARGV[9], tonumber(ARGV[10])
+local to, texts = ARGV[9], tonumber(ARGV[10])
 
 local function body_fits(body)
   for i = 11, 10 + texts do
@@ -25,10 +27,10 @@ end
 local found = {'0'}
 local function look(id)
   local job = call('HMGET', job_key(id), 'state', 'queue', 'host', 'size', 'admitted', 'attempts', 'revision', 'node',
-    'module')
-  local fits = job[1] and (queue == '' or job[2] == queue) and job[2] ~= elsewhere and (host == '' or job[3] == host)
-    and (module == '' or job[9] == module) and (more_than == 0 or tonumber(job[4]) > more_than)
-    and (until_micros == 0 or tonumber(job[5]) <= until_micros)
+    'module', 'first')
+  local fits = job[1] and (queue == '' or job[2] == queue) and (to == '' or job[2] ~= to and not job[10])
+    and (host == '' or job[3] == host) and (module == '' or job[9] == module)
+    and (more_than == 0 or tonumber(job[4]) > more_than) and (until_micros == 0 or tonumber(job[5]) <= until_micros)
   if not fits then
     return
   end

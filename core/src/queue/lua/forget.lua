@@ -1,6 +1,7 @@
 -- Forgets a node that was taken out. Its backups stay in the catalog; it is known again with its next beat.
 --
 -- ARGV  1 node   2 silence: microseconds without a beat or a question after which it is taken for stopped
+--       3 what a puller that has stopped says with its last beat, as why it is paused
 -- Reply {'forgotten' | 'unknown', 0}; or why it is kept:
 --       {'heard', 0}: it lives
 --       {'leases', n}: it holds these; reaping puts them back when they have ended
@@ -14,7 +15,11 @@ local heard = call('ZSCORE', P .. 'nodes_seen', node)
 if not asked and not heard and call('HEXISTS', P .. 'nodes', node) == 0 and call('EXISTS', node_key(node)) == 0 then
   return {'unknown', 0}
 end
-if now - math.max(tonumber(asked) or 0, tonumber(heard) or 0) <= tonumber(ARGV[2]) then
+asked, heard = tonumber(asked) or 0, tonumber(heard) or 0
+-- A stopped one need not become silent first. Started again it beats at once; had that been lost, its questions tell.
+local _, beat = pcall(cjson.decode, call('HGET', P .. 'nodes', node) or '')
+local has_stopped = type(beat) == 'table' and beat.paused == ARGV[3] and asked <= heard
+if not has_stopped and now - math.max(asked, heard) <= tonumber(ARGV[2]) then
   return {'heard', 0}
 end
 
