@@ -16,6 +16,8 @@ pub enum Class {
     /// This node's disk, though perhaps because of what the job brings: again later, and this node takes no job for a while.
     /// When the disk takes nothing from anyone, it is as [`Class::NodeUnfit`].
     NodeRests,
+    /// The host, or this node's disk: as [`Class::Again`], unless the disk takes nothing; then as [`Class::NodeUnfit`].
+    AgainOrUnfit,
     /// This node's own, whatever the job: given back with nothing counted, and this node takes no job for a while.
     NodeUnfit,
     /// Not what was announced: fetched once more from its source, by whichever node, then kept for a person.
@@ -24,6 +26,13 @@ pub enum Class {
     GiveUp,
     /// We ended it ourselves: given back, nothing counted.
     Ended,
+}
+
+impl Class {
+    /// Whether it has to do with this node's disk, or may have: the disk itself says.
+    pub fn may_be_disk(self) -> bool {
+        matches!(self, Self::NodeRests | Self::NodeUnfit | Self::AgainOrUnfit)
+    }
 }
 
 /// A transfer that brought no backup.
@@ -76,6 +85,7 @@ impl Failure {
             Fault::Line | Fault::Ended => Class::Again,
             Fault::Host => Class::Host,
             Fault::Node => Class::NodeRests,
+            Fault::LineOrNode => Class::AgainOrUnfit,
         };
         Self { reason: Reason::new(meaning.code, text), class }
     }

@@ -150,7 +150,7 @@ async fn conclude(node: &Node, results: Vec<(&Worker<'_>, Result<Brought, Failur
 
 async fn fail_all<'a>(node: &Node, failed: Vec<(&'a Worker<'a>, Failure)>) {
     // Looked at once for all of them, and before any gives up what it has here.
-    let blames_disk = |(_, failure): &(_, Failure)| matches!(failure.class, Class::NodeRests | Class::NodeUnfit);
+    let blames_disk = |(_, failure): &(_, Failure)| failure.class.may_be_disk();
     let disk = if !failed.iter().any(blames_disk) {
         Disk::Fine
     } else if node.is_full().await {
@@ -345,7 +345,7 @@ impl<'a> Worker<'a> {
             return tracing::info!(given_back, "transfer ended, its partial is kept");
         }
         node.failed_with(format!("{} of {}: {}", lease.job.id, lease.job.key(), failure.reason));
-        if matches!(failure.class, Class::NodeRests | Class::NodeUnfit) {
+        if failure.class.may_be_disk() && (disk != Disk::Fine || failure.class != Class::AgainOrUnfit) {
             node.rest();
             if disk == Disk::Full {
                 // A partial on a full disk would keep the node paused for nothing.
@@ -361,7 +361,7 @@ impl<'a> Worker<'a> {
         }
         let is_last = lease.attempts >= node.settings.retry;
         let again = match failure.class {
-            Class::Again | Class::NodeRests | Class::NodeUnfit | Class::Corrupt => !is_last,
+            Class::Again | Class::NodeRests | Class::NodeUnfit | Class::AgainOrUnfit | Class::Corrupt => !is_last,
             Class::GiveUp | Class::Ended | Class::Host => false,
         };
         if again {

@@ -11,6 +11,9 @@ pub enum Fault {
     Host,
     /// The node's own disk, memory or configuration: tried again later, here or elsewhere, and this node rests.
     Node,
+    /// What was asked of the host, or the node's disk: which of them, only rsync's text says, and that is not judged by. The disk is
+    /// asked itself.
+    LineOrNode,
     /// We ended it: nothing is held against the job.
     Ended,
 }
@@ -28,7 +31,7 @@ pub struct Meaning {
 
 /// The meaning of `exit`; `arrived` says whether anything of the backup is here now.
 pub fn meaning(exit: i32, arrived: bool) -> Meaning {
-    use Fault::{Ended, Host, Line, Node};
+    use Fault::{Ended, Host, Line, LineOrNode, Node};
     use ReasonCode::{AccessDenied, SourceMissing, StoreFailed, TransferFailed, TransferStalled, Unreachable};
     let (code, text, fault) = match exit {
         1 => (TransferFailed, "rsync refused an option, or the daemon does", Line),
@@ -43,8 +46,8 @@ pub fn meaning(exit: i32, arrived: bool) -> Meaning {
         13 | 14 | 21 => (TransferFailed, "rsync's own processes failed to work together", Line),
         19 | 20 => (TransferFailed, "rsync was ended by a signal", Ended),
         22 => (StoreFailed, "rsync had no memory left", Node),
-        23 if !arrived => (SourceMissing, "the host has no such file, or may not read it", Line),
-        23 => (TransferFailed, "some files could not be read on the host or written here", Line),
+        23 if !arrived => (SourceMissing, "the host has no such file, or may not read it", LineOrNode),
+        23 => (TransferFailed, "some files could not be read on the host or written here", LineOrNode),
         24 => (SourceMissing, "files vanished on the host during the transfer", Line),
         30 => (TransferStalled, "no data for too long", Line),
         35 => (Unreachable, "the host's rsync daemon did not accept the connection in time", Host),
@@ -86,6 +89,7 @@ mod tests {
     fn the_disk_is_the_nodes_and_the_line_is_the_hosts() {
         assert_eq!(meaning(11, true).fault, Fault::Node);
         assert_eq!(meaning(12, true).fault, Fault::Line);
+        assert_eq!([true, false].map(|arrived| meaning(23, arrived).fault), [Fault::LineOrNode; 2]);
         for exit in [5, 10, 35, 255] {
             assert_eq!(meaning(exit, false).fault, Fault::Host, "{exit}");
         }
