@@ -25,10 +25,10 @@ Examples:
   longshore-agent run mysql3306 -q level1     its backup is urgent
   longshore-agent flush                       push what waits for the queue
   longshore-agent submit /data/backup/db.tar.gz --type archive --instance wiki
-  longshore-agent -c /etc/uuzuback.conf run   with a configuration of the seed's client
+  longshore-agent -c /etc/uuzuback.conf run   with the configuration of UBackup's client
 
 In the crontab:
-  0 * * * *  root  /usr/bin/longshore-agent run
+  0 * * * *  root  /usr/local/bin/longshore-agent run
 
 Exit codes:
    0  all is well

@@ -14,10 +14,10 @@ use super::Loaded;
 /// `-c FILE` and `--set KEY=VALUE`; flatten it into a program's arguments.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
-    /// Configuration file: TOML when its name ends in .toml, else the seed's INI
+    /// Configuration file, a NAME.toml; agent and puller read UBackup's INI under any other name
     #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
     pub file: Option<PathBuf>,
-    /// Set one key over everything else, such as redis.address=10.0.0.5:6379; may be repeated
+    /// Set one key over everything else, such as redis.address=10.0.2.1:6379; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
     pub set: Vec<Setting>,
 }

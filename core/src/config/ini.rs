@@ -48,7 +48,7 @@ pub(super) fn parse(bytes: &[u8], path: &Arc<Path>) -> Result<BTreeMap<String, S
             continue;
         }
         if text.starts_with([' ', '\t']) && after_key {
-            let what = "an indented line, which continues the value above for the seed; write that value in one line, \
+            let what = "an indented line, which continues the value above for UBackup; write that value in one line, \
                         or remove the blanks before this one";
             problem("", what.to_owned());
             continue;
@@ -84,7 +84,7 @@ pub(super) fn parse(bytes: &[u8], path: &Arc<Path>) -> Result<BTreeMap<String, S
             continue;
         }
         if value.contains("%(") {
-            problem(&key, "`%(` refers to another key for the seed; write the value out".to_owned());
+            problem(&key, "`%(` refers to another key for UBackup; write the value out".to_owned());
             continue;
         }
         let Some(section) = current.as_ref().and_then(|name| sections.get_mut(name)) else {
@@ -198,9 +198,9 @@ mod tests {
         x.conf:1: early: stands before any section; put it below [global]
         x.conf:3: "no delimiter" is neither `key = value` nor `[section]`
         x.conf:4: no key before `=`
-        x.conf:6: an indented line, which continues the value above for the seed; write that value in one line, or remove the blanks before this one
+        x.conf:6: an indented line, which continues the value above for UBackup; write that value in one line, or remove the blanks before this one
         x.conf:7: a: is there already, in line 5; remove one of them
-        x.conf:8: b: `%(` refers to another key for the seed; write the value out
+        x.conf:8: b: `%(` refers to another key for UBackup; write the value out
         x.conf:9: "[" is not a section; write [name]
         x.conf:10: "[]" is not a section; write [name]
         x.conf:12: [DEFAULT] is not supported; write its keys into [global] or each section

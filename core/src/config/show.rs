@@ -15,7 +15,7 @@ pub(super) fn show<T: Serialize>(value: &T, given: &Node, unused: &[Unused], ori
     let text = toml::to_string(value).map_err(|error| error.to_string())?;
     let mut shown = if origin { with_origins(&text, given)? } else { text };
     if !unused.is_empty() {
-        shown.push_str("\n# Known from the seed, and not used:\n");
+        shown.push_str("\n# Known from UBackup, and not used:\n");
     }
     for Unused { value, origin: from, why } in unused {
         let Origin::File { seed_key: Some(key), .. } = from else { continue };

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The seed's puller, as LEGACY describes it: the reference of figure P11.
+"""What UBackup's puller does, written anew: the reference of figure P11.
 
 Each of `work_thread` threads, again and again: looks at the free space (below the reserve it sleeps 10 s); asks each queue in
 order with RPOP, and sleeps 1 s on each that is empty; fetches what it got with `rsync -av` into

@@ -107,6 +107,14 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 }
 
 #[test]
+fn the_pullers_unit_leaves_it_what_it_opens_files_of_a_store_with() {
+    let unit = std::fs::read_to_string(deploy("systemd/longshore-puller.service")).unwrap();
+    // Of this systemd takes openat2 away from the service, whatever SystemCallFilter= says: no restore is served.
+    let restricts = unit.lines().any(|line| line.starts_with("RestrictSUIDSGID="));
+    assert!(!restricts && unit.contains("SystemCallFilter=@system-service pidfd_getfd\n"));
+}
+
+#[test]
 fn rsync_and_redis_read_their_samples() {
     let folder = tempfile::tempdir().unwrap();
     let rsyncd = std::fs::read_to_string(deploy("rsyncd/rsyncd.conf")).unwrap();
@@ -159,7 +167,7 @@ fn rsync_and_redis_read_their_samples() {
     assert!(!push.status.success(), "nobody can write");
 
     let redis = std::fs::read_to_string(deploy("redis/redis.conf")).unwrap();
-    let elsewhere = |line: &&str| !line.starts_with("bind ") && !line.starts_with("port ");
+    let elsewhere = |line: &&str| !["bind ", "port ", "dir "].iter().any(|own| line.starts_with(own));
     let redis: Vec<&str> = redis.lines().filter(elsewhere).collect();
     let config = folder.path().join("redis.conf");
     std::fs::write(&config, redis.join("\n")).unwrap();
@@ -169,4 +177,29 @@ fn rsync_and_redis_read_their_samples() {
     assert_eq!(policy[1], "noeviction");
     let limit: Vec<String> = redis::cmd("CONFIG").arg("GET").arg("maxmemory").query(&mut connection).unwrap();
     assert_eq!(limit[1], (4_u64 << 30).to_string());
+}
+
+#[test]
+fn what_is_said_once_for_all_programs_of_a_machine_wins_over_their_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("redis.password");
+    std::fs::write(&secret, "x").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    let shared = std::fs::read_to_string(deploy("examples/redis.toml")).unwrap();
+    std::fs::create_dir(folder.path().join("conf.d")).unwrap();
+    let shared = shared.replace("/etc/longshore/redis.password", &secret.display().to_string());
+    std::fs::write(folder.path().join("conf.d/redis.toml"), shared).unwrap();
+    for (program, example) in PROGRAMS {
+        let path = folder.path().join(example);
+        std::fs::copy(deploy("examples").join(example), &path).unwrap();
+        let output =
+            Command::new(binary(program)).args(["config", "show", "--origin", "-c"]).arg(&path).output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let of_redis = shown.split_once("[redis]\n").unwrap().1.split("\n[").next().unwrap();
+        for key in ["address = ", "password = "] {
+            let line = of_redis.lines().find(|line| line.starts_with(key)).unwrap();
+            assert!(line.contains("conf.d/redis.toml:"), "{program}: {line}");
+        }
+    }
 }

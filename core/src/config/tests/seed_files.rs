@@ -33,7 +33,7 @@ fn the_seeds_client_file_shows_every_value_with_its_line() {
     back_log = "/var/log/redis_6379.log"  # uuzuback.conf:27 back_log
     script = "sh /usr/local/uuzuback/redis_backup.sh /data/conf/redis_conf"  # uuzuback.conf:28 script
 
-    # Known from the seed, and not used:
+    # Known from UBackup, and not used:
     # game_id = 31 (uuzuback.conf:3): not needed by this test
     # op_id = 1 (uuzuback.conf:4): reserved
     # my_ip = 127.0.0.0.1 (uuzuback.conf:9): not needed by this test
@@ -67,7 +67,7 @@ fn the_seeds_server_file_shows_every_value_with_its_line() {
     redis = "127.0.0.1:6379"  # uuzuback.conf:14 message_redis_host
     queue = "message"  # uuzuback.conf:16 message_queue
 
-    # Known from the seed, and not used:
+    # Known from UBackup, and not used:
     # server_root_path = /backup/uuzubackup/ (uuzuback.conf:4): not needed by this test
     # log = /var/log/uuzuback.log (uuzuback.conf:10): not needed by this test
     # error_log = /var/log/uuzuback.error (uuzuback.conf:11): not needed by this test
@@ -141,7 +141,7 @@ fn what_is_shown_of_a_seed_file_is_the_same_in_toml() {
         };
         let shown = show("x.conf").expect("loaded").expect("shown");
         std::fs::write(case.path("again.toml"), &shown).expect("written");
-        let (values, unused) = shown.split_once("\n# Known from the seed").expect("some are not used");
+        let (values, unused) = shown.split_once("\n# Known from UBackup").expect("some are not used");
         assert!(unused.lines().count() > 1);
         assert_eq!(show("again.toml").expect("loaded").expect("shown"), values);
     }
