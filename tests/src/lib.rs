@@ -29,7 +29,7 @@ pub use process::Process;
 pub use program::Program;
 pub use proxy::{Passage, Proxy};
 pub use random::Random;
-pub use redis::Redis;
+pub use redis::{Redis, Written};
 pub use rsyncd::Rsyncd;
 pub use small_disk::SmallDisk;
 pub use wait::{wait_until, wait_until_blocking};

@@ -4,6 +4,7 @@ use std::{
     fmt, fs,
     io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, TcpStream},
+    path::PathBuf,
     process::{Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -22,6 +23,13 @@ pub struct Redis {
     folder: TempDir,
     arguments: Vec<String>,
     process: Mutex<Option<Process>>,
+}
+
+/// How far the append-only file of a [`Redis`] had come.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written {
+    file: PathBuf,
+    bytes: u64,
 }
 
 impl fmt::Debug for Redis {
@@ -85,6 +93,32 @@ impl Redis {
     /// Kills it (KILL).
     pub fn kill(&self) {
         self.end(Signal::KILL);
+    }
+
+    /// What it has written up to now.
+    ///
+    /// # Panics
+    /// When its append-only file is not as Redis 7 makes it.
+    pub fn written(&self) -> Written {
+        let folder = self.folder.path().join("appendonlydir");
+        // The last line names the file that is written to: `file NAME seq NUMBER type i`.
+        let manifest = fs::read_to_string(folder.join("appendonly.aof.manifest")).expect("the manifest");
+        let file = folder.join(manifest.lines().last().and_then(|line| line.split(' ').nth(1)).expect("a file's name"));
+        let bytes = fs::metadata(&file).expect("the append-only file").len();
+        Written { file, bytes }
+    }
+
+    /// Takes away what it wrote since `written`, after a [`Redis::kill`]: as when its machine died, and that had not reached the
+    /// disk. Nothing, where it began to rewrite its file meanwhile.
+    ///
+    /// # Panics
+    /// When it runs, or the file can't be cut.
+    pub fn forget_since(&self, written: &Written) {
+        assert!(self.process().is_none(), "Redis on port {} runs", self.port);
+        if self.written().file == written.file {
+            let file = fs::OpenOptions::new().write(true).open(&written.file);
+            file.and_then(|file| file.set_len(written.bytes)).expect("the append-only file is cut");
+        }
     }
 
     /// Freezes it: connections stay open, nothing is answered.
@@ -169,5 +203,19 @@ mod tests {
         redis.start_again();
         let value: String = redis::cmd("GET").arg("a").query(&mut redis.connection()).unwrap();
         assert_eq!(value, "b");
+    }
+
+    #[test]
+    fn what_was_written_last_may_be_gone_after_a_kill() {
+        let redis = Redis::start();
+        let set = |name| redis::cmd("SET").arg(name).arg("x").query::<()>(&mut redis.connection()).unwrap();
+        set("a");
+        let written = redis.written();
+        set("b");
+        redis.kill();
+        redis.forget_since(&written);
+        redis.start_again();
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis.connection()).unwrap();
+        assert_eq!(keys, ["a"]);
     }
 }

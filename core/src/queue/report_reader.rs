@@ -133,12 +133,15 @@ impl ReportReader {
         Ok(())
     }
 
-    /// Takes over entries that other consumers of the group read at least `idle` ago and never acknowledged: they are dead.
+    /// Takes over entries that other consumers of the group read at least `idle` ago and never acknowledged: they are dead. To be
+    /// called now and then: the next read also gives what this consumer has pending and not in hand, since Redis forgot that it
+    /// was acknowledged.
     ///
     /// # Errors
     /// [`LinkError`].
     pub async fn adopt(&mut self, idle: Duration, most: usize) -> Result<Vec<StreamEntry>, LinkError> {
         self.ensure_group().await?;
+        self.own_after = Some("0".to_owned());
         let mut start = "0-0".to_owned();
         let mut adopted = Vec::new();
         loop {

@@ -229,6 +229,27 @@ async fn a_reader_goes_on_after_its_connection_was_cut_and_after_redis_was_resta
 }
 
 #[tokio::test]
+async fn what_redis_forgot_was_acknowledged_comes_again_to_a_reader_that_lives_on() {
+    let cluster = Cluster::start();
+    let mut reader = cluster.queue.reports("indexers", "one");
+    cluster.queue.report(&failure("a")).await.unwrap();
+    let first = ids(&reader.read(10, NOW, &stop()).await.unwrap());
+    let written = cluster.redis.written();
+    reader.acknowledge(&first).await.unwrap();
+    cluster.redis.kill();
+    cluster.redis.forget_since(&written);
+    cluster.redis.start_again();
+    // The connection is shared: that it broke is seen by another.
+    wait_until("another has connected", Duration::from_secs(10), async || cluster.queue.now_micros().await.is_ok())
+        .await;
+    let other_is_dead = Duration::from_secs(300);
+    assert!(reader.adopt(other_is_dead, 10).await.unwrap().is_empty());
+    assert_eq!(ids(&reader.read(10, NOW, &stop()).await.unwrap()), first);
+    reader.acknowledge(&first).await.unwrap();
+    assert_eq!(reader.lag().await.unwrap().entries, 0);
+}
+
+#[tokio::test]
 async fn a_stream_that_was_removed_is_made_anew() {
     let cluster = Cluster::start();
     let mut reader = cluster.queue.reports("indexers", "one");

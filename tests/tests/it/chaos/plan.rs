@@ -36,6 +36,8 @@ pub(super) enum Fault {
     /// In order: everything that it answered is in its file.
     RestartRedis,
     KillRedis,
+    /// With its machine: what it answered in this time is gone.
+    CrashRedis(Duration),
     FreezeRedis,
     KillDaemon(usize),
     FreezeDaemon(usize),
@@ -94,7 +96,7 @@ pub(super) fn plan(seed: u64, jobs: u64) -> Vec<Planned> {
 }
 
 /// How many kinds [`of_kind`] knows.
-const KINDS: u64 = 18;
+const KINDS: u64 = 19;
 
 /// A fault of a kind, and the milliseconds that it lasts: at least, and less than.
 fn of_kind(kind: u64, random: &mut Random) -> (Fault, u64, u64) {
@@ -124,6 +126,7 @@ fn of_kind(kind: u64, random: &mut Random) -> (Fault, u64, u64) {
         // The first node's disk is full of backups by then.
         15 => (Fault::FillDisk(1 + index(random, NODES - 1)), 1000, 6000),
         16 => (Fault::Weigh(node, *random.pick(&[0, 1, 30, 400])), 1000, 8000),
+        17 => (Fault::CrashRedis(Duration::from_millis(100 + random.below(1400))), 0, 2000),
         _ => {
             let seconds = 60 + i64::try_from(random.below(2 * 86_400)).unwrap_or(0);
             (Fault::ShiftClocks(if random.chance(50) { seconds } else { -seconds }), 2000, 9000)

@@ -172,18 +172,18 @@ impl Site {
                 lasts();
                 self.indexer.resume();
             }
-            Fault::RestartRedis | Fault::KillRedis => {
-                let _turn = self.turns.redis.lock().unwrap();
-                match planned.fault {
-                    Fault::KillRedis => {
-                        self.redis.kill();
-                        self.witness.note_kill();
-                    }
-                    _ => self.redis.stop(),
-                }
-                lasts();
-                self.redis.start_again();
-            }
+            Fault::RestartRedis => self.restart_redis(planned.lasts, Redis::stop),
+            Fault::KillRedis => self.restart_redis(planned.lasts, |redis| {
+                redis.kill();
+                self.witness.note_kill(Duration::ZERO);
+            }),
+            Fault::CrashRedis(forgets) => self.restart_redis(planned.lasts, |redis| {
+                let (written, since) = (redis.written(), Instant::now());
+                self.pass(forgets);
+                redis.kill();
+                redis.forget_since(&written);
+                self.witness.note_kill(since.elapsed());
+            }),
             Fault::FreezeRedis => {
                 let _turn = self.turns.redis.lock().unwrap();
                 self.redis.pause();
@@ -227,18 +227,33 @@ impl Site {
         }
     }
 
+    /// Lets Redis be away for this time, by its `end`.
+    fn restart_redis(&self, lasts: Duration, end: impl FnOnce(&Redis)) {
+        let _turn = self.turns.redis.lock().unwrap();
+        end(&self.redis);
+        self.pass(lasts);
+        self.redis.start_again();
+        // The dashboard sees when Redis has lost the policy.
+        self.publish(&self.policy.lock().unwrap());
+    }
+
     /// Gives a node a weight, as the registry does; `None` is the one of its own file.
     fn publish_weight(&self, number: usize, weight: Option<u32>) {
         let mut policy = self.policy.lock().unwrap();
         policy.version += 1;
         let node = format!("node-{number}").parse().unwrap();
         policy.rules.nodes.entry(node).or_default().weight = weight;
+        self.publish(&policy);
+    }
+
+    /// Publishes what the registry says.
+    fn publish(&self, policy: &Policy) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let config = RedisConfig { address: self.redis.address(), ..RedisConfig::default() };
         runtime.block_on(async {
             let queue = Queue::new(RedisLink::new(&config));
             // Redis may be away just now.
-            while queue.publish_policy(&policy).await.is_err() && !self.is_over() {
+            while queue.publish_policy(policy).await.is_err() && !self.is_over() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });

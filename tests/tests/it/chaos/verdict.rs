@@ -170,7 +170,7 @@ fn aside(site: &Site, holders: &Holders) -> usize {
 /// of nothing.
 fn left_keys(redis: &mut redis::Connection) -> Vec<String> {
     let stays = |name: &str| {
-        let whole = ["queues", "nodes", "nodes_seen", "pace", "reaper", "policy", "reports"];
+        let whole = ["queues", "nodes", "nodes_seen", "pace", "reaper", "kept_waiting", "policy", "reports"];
         let each = ["node:", "ended:", "mailbox:"];
         whole.contains(&name) || each.iter().any(|start| name.starts_with(start))
     };

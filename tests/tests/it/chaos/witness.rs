@@ -1,8 +1,9 @@
 //! Someone who reads the report stream beside the indexer, and remembers when Redis took which report and when it was killed.
 //!
 //! A Redis that is killed may forget what it answered last: it writes its file before it answers, but for two seconds at most
-//! while the disk is busy with the sync before. Then another node fetches and stores the job again, and the first one's backup
-//! stays. By these times that is told from two nodes that both publish.
+//! while the disk is busy with the sync before; and when its machine dies, what it wrote last is gone too. Then another node
+//! fetches and stores the job again, and the first one's backup stays. By these times that is told from two nodes that both
+//! publish.
 
 use std::{
     collections::HashMap,
@@ -27,7 +28,8 @@ type Read = Vec<(String, Vec<(String, HashMap<String, String>)>)>;
 pub(super) struct Witness {
     /// By job and fence.
     taken: Mutex<HashMap<(JobId, u64), Micros>>,
-    kills: Mutex<Vec<Micros>>,
+    /// When, and for how long before what it had written is gone.
+    kills: Mutex<Vec<(Micros, Duration)>>,
 }
 
 impl Witness {
@@ -61,9 +63,9 @@ impl Witness {
         Ok(())
     }
 
-    /// Redis was killed just now.
-    pub(super) fn note_kill(&self) {
-        self.kills.lock().unwrap_or_else(PoisonError::into_inner).push(micros(SystemTime::now()));
+    /// Redis was killed just now, and what it wrote in the last `forgotten` is gone.
+    pub(super) fn note_kill(&self, forgotten: Duration) {
+        self.kills.lock().unwrap_or_else(PoisonError::into_inner).push((micros(SystemTime::now()), forgotten));
     }
 
     /// Whether a killed Redis may have forgotten that it took the report of the backup in `folder`: it did so shortly before, and
@@ -75,7 +77,9 @@ impl Witness {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let at = taken.get(&(report.job.id, report.revision)).copied().unwrap_or_else(|| changed_at(folder));
         let kills = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
-        kills.iter().any(|kill| u128::from(kill.abs_diff(at)) < FORGETS.as_micros() && *kill < stored_by)
+        kills.iter().any(|(kill, forgotten)| {
+            u128::from(kill.abs_diff(at)) < (*forgotten + FORGETS).as_micros() && *kill < stored_by
+        })
     }
 }
 
