@@ -1,10 +1,8 @@
 //! From the spool to the queue. A pushed result stays in `sent/` until the host's mailbox says that its report exists; until
 //! then each run offers it again, which does nothing where Redis knows it, and heals a Redis that lost its last second.
 //!
-//! An end counts only when Redis can't lose all of the job any more: where offer, claim, settling and the end's reading fall into
-//! the seconds that a kill of Redis takes away, the report may be gone before an indexer read it, and nobody else would offer the
-//! job again. A job that was claimed before those seconds needs no such care: without its end it is under lease, and is
-//! reaped and fetched again.
+//! An end counts only when Redis can't lose it any more: what is settled within the seconds that a kill of Redis takes away may be
+//! gone before an indexer read it, and when an earlier kill took the lease, nobody but this host would offer the job again.
 //!
 //! Order of the end: the file goes first, durably, then the mailbox entry. Killed between, an entry is left over, and is
 //! dropped when it is old. The other way round a job could be fetched twice.
@@ -227,7 +225,7 @@ impl Pusher {
 fn is_safe(end: &MailboxEntry, now: u64) -> bool {
     let micros = |time: Duration| time.as_micros() as u64;
     let unsafe_since = now.saturating_sub(micros(END_MAY_BE_LOST));
-    !(unsafe_since + 1..=now + micros(CLOCK_MAY_GO_BACK)).contains(&end.revision)
+    !(unsafe_since + 1..=now + micros(CLOCK_MAY_GO_BACK)).contains(&end.written)
 }
 
 #[cfg(test)]
@@ -238,8 +236,8 @@ mod tests {
     fn an_end_is_safe_when_it_is_old_or_of_a_clock_that_was_far_ahead() {
         const SECOND: u64 = 1_000_000;
         let now = 1_795_143_655 * SECOND;
-        let is_safe = |revision| is_safe(&MailboxEntry { revision, outcome: Outcome::Stored }, now);
-        for (revision, expected) in [
+        let is_safe = |written| is_safe(&MailboxEntry { revision: 1, outcome: Outcome::Stored, written }, now);
+        for (written, expected) in [
             (0, true),
             (now - 10 * SECOND, true),
             (now - 10 * SECOND + 1, false),
@@ -247,7 +245,7 @@ mod tests {
             (now + 3600 * SECOND, false),
             (now + 3600 * SECOND + 1, true),
         ] {
-            assert_eq!(is_safe(revision), expected, "{revision}");
+            assert_eq!(is_safe(written), expected, "{written}");
         }
     }
 }

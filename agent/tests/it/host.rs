@@ -199,8 +199,8 @@ impl Host {
     pub fn age_ends(&self) {
         const AGE: &str = r"
             for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-              local revision, outcome = string.match(redis.call('HGET', KEYS[1], name), '^(%d+) (.*)$')
-              local entry = string.format('%.0f %s', tonumber(revision) - 11000000, outcome)
+              local report, written = string.match(redis.call('HGET', KEYS[1], name), '^(.*) (%d+)$')
+              local entry = string.format('%s %.0f', report, tonumber(written) - 11000000)
               redis.call('HSET', KEYS[1], name, entry)
               redis.call('SET', 'longshore:ended:' .. name, entry, 'XX', 'KEEPTTL')
             end";

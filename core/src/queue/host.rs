@@ -23,13 +23,20 @@ pub struct MailboxEntry {
     pub revision: u64,
     /// Of the report.
     pub outcome: Outcome,
+    /// When it was written, in microseconds of Redis' clock: a lease may have begun long before.
+    pub written: u64,
 }
 
 impl MailboxEntry {
-    /// From `REVISION OUTCOME`.
+    /// From `REVISION OUTCOME WRITTEN`.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (revision, outcome) = text.split_once(' ')?;
-        Some(Self { revision: revision.parse().ok()?, outcome: Outcome::parse(outcome)? })
+        let (revision, rest) = text.split_once(' ')?;
+        let (outcome, written) = rest.split_once(' ')?;
+        Some(Self {
+            revision: revision.parse().ok()?,
+            outcome: Outcome::parse(outcome)?,
+            written: written.parse().ok()?,
+        })
     }
 }
 

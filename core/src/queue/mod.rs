@@ -38,7 +38,7 @@
 //! | `dead` | sorted set | dead letters by time: `job:ID` and `raw:N` (with `bytes:raw:N`) |
 //! | `reports` | stream | reports and host beats, for the indexers |
 //! | `dead_reports`, `dead_reports_why` | hashes | entries of the stream that no catalog takes, by their id there |
-//! | `mailbox:HOST` | hash | job to `REVISION OUTCOME`, until the host's agent has read it |
+//! | `mailbox:HOST` | hash | job to `REVISION OUTCOME WRITTEN`, until the host's agent has read it |
 //! | `ended:ID`, `ended:ID/copy` | string | the same for an hour, and of a second copy for two days, to recognize repetitions |
 //! | `nodes`, `nodes_seen`, `running:NODE` | hash, sorted set, set | beats, when they came, what the node works on |
 //! | `reaper` | hash | when reaping was last asked for, and from when it may act |

@@ -186,8 +186,8 @@ impl ReportReader {
                 self.own_after = None;
                 break;
             };
-            self.own_after = Some(last);
             let entries = self.give_out(found).await?;
+            self.own_after = Some(last);
             if !entries.is_empty() {
                 return Ok(entries);
             }
@@ -196,8 +196,9 @@ impl ReportReader {
         // call fail or be dropped, the next one looks there first.
         self.own_after = Some("0".to_owned());
         let found = self.read_group(most, ">").await?;
+        let entries = self.give_out(found).await?;
         self.own_after = None;
-        self.give_out(found).await
+        Ok(entries)
     }
 
     /// The entries after `after`, as Redis sends them.
@@ -216,19 +217,17 @@ impl ReportReader {
     /// Parses what is not in hand already. An entry that was deleted while it was pending is only acknowledged.
     async fn give_out(&mut self, found: Value) -> Result<Vec<StreamEntry>, LinkError> {
         let Value::Array(found) = found else { return Ok(Vec::new()) };
-        let (mut entries, mut deleted) = (Vec::new(), Vec::new());
+        let (mut there, mut deleted) = (Vec::new(), Vec::new());
         for (id, fields) in found.into_iter().filter_map(id_and_fields) {
             match fields {
                 None => deleted.push(id),
-                Some(fields) => {
-                    if self.in_hand.insert(id.clone()) {
-                        entries.push(StreamEntry { id, body: body(fields) });
-                    }
-                }
+                Some(fields) => there.push((id, fields)),
             }
         }
+        // Before any is in hand: should this fail, all are found again.
         self.acknowledge(&deleted).await?;
-        Ok(entries)
+        there.retain(|(id, _)| self.in_hand.insert(id.clone()));
+        Ok(there.into_iter().map(|(id, fields)| StreamEntry { id, body: body(fields) }).collect())
     }
 
     async fn ensure_group(&mut self) -> Result<(), LinkError> {

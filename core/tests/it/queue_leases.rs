@@ -91,6 +91,20 @@ async fn a_report_that_nobody_remembers_is_written_again_rather_than_its_backup_
 }
 
 #[tokio::test]
+async fn an_end_says_when_it_was_written_also_under_a_lease_that_was_lost_long_ago() {
+    let cluster = Cluster::start();
+    cluster.admit(&[job("level1", "a", 1)]).await;
+    let lease = cluster.lease("1", &["level1"]).await;
+    // A kill took offer, admission and claim; the node goes on asking until Redis is back.
+    cluster.redis::<()>(&["FLUSHALL"]);
+    let before = cluster.queue.now_micros().await.unwrap();
+    assert_eq!(cluster.store(&lease).await, Settled::Done);
+    let end = cluster.queue.mailbox(&lease.job.server_id).await.unwrap()[&lease.job.id];
+    assert_eq!((end.revision, end.outcome), (lease.revision, Outcome::Stored));
+    assert!(end.revision < before && end.written >= before, "{end:?}, asked at {before}");
+}
+
+#[tokio::test]
 async fn burying_again_is_recognized_too() {
     let cluster = Cluster::start();
     cluster.admit(&[job("level1", "a", 1)]).await;

@@ -9,7 +9,7 @@ if call('ZREM', DEAD, letter) == 0 then
 end
 local id = letter:match('^job:(.*)$')
 if id and call('HEXISTS', job_key(id), 'first') == 1 then
-  remember_copy(id, (call('HGET', job_key(id), 'revision') or '0') .. ' failed')
+  remember_copy(id, call('HGET', job_key(id), 'revision') or '0', 'failed')
 end
 call('DEL', P .. letter)
 call('DEL', id and body_key(id) or P .. 'bytes:' .. letter)

@@ -12,18 +12,23 @@ local function mailbox_key(host) return P .. 'mailbox:' .. host end
 local function ended_key(id) return P .. 'ended:' .. id end
 local function copy_of(id) return id .. '/copy' end
 
--- `revision outcome` of the job's report, when there is one; otherwise nil.
+-- What is remembered of an end that is written now: `REVISION OUTCOME WRITTEN`, the last in microseconds.
+local function entry_of(revision, outcome)
+  return revision .. ' ' .. outcome .. ' ' .. digits(now_micros())
+end
+
+-- The entry of the job's report, when there is one; otherwise nil.
 local function ended(id, host)
   return call('GET', ended_key(id)) or call('HGET', mailbox_key(host), id) or nil
 end
 
-local function remember_copy(id, entry)
-  call('SET', ended_key(copy_of(id)), entry, 'EX', COPY_ENDED_SECONDS)
+local function remember_copy(id, revision, outcome)
+  call('SET', ended_key(copy_of(id)), entry_of(revision, outcome), 'EX', COPY_ENDED_SECONDS)
 end
 
 local function report(id, host, mail, revision, outcome, body)
   call('XADD', REPORTS, '*', 'kind', 'report', 'body', body)
-  local entry = revision .. ' ' .. outcome
+  local entry = entry_of(revision, outcome)
   call('SET', ended_key(id), entry, 'EX', ENDED_SECONDS)
   if mail == '1' then
     call('HSET', mailbox_key(host), id, entry)

@@ -1,7 +1,7 @@
 -- A host offers a job. Pushed into its inbox, unless Redis knows it already.
 --
 -- ARGV  1 id   2 host   3 queue   4 body: the job as JSON
--- Reply {'ended', 'revision outcome'} | {'known'} | {'pushed'}
+-- Reply {'ended', 'revision outcome written'} | {'known'} | {'pushed'}
 --
 -- The mark says that the job is in its inbox, so that hosts may offer again and again while no node admits. It is written
 -- with the push and goes with it when the server loses its last second; it ends by itself after a day, lest an inbox emptied

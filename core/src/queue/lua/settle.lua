@@ -41,14 +41,14 @@ end
 local function write_report()
   report(memory, ARGV[9], ARGV[10], revision, outcome, ARGV[5])
   if is_copy then
-    remember_copy(id, revision .. ' ' .. outcome)
+    remember_copy(id, revision, outcome)
   end
 end
 
 local job = held(id, node, revision)
 if not job or job.state ~= 'leased' then
   local entry = ended(memory, ARGV[9])
-  if entry == revision .. ' ' .. outcome then
+  if entry and entry:match('^%S+ %S+') == revision .. ' ' .. outcome then
     return 'already'
   end
   -- Once somebody has stored it first, only its copy goes on.

@@ -1,7 +1,7 @@
 -- Everything that decides about one job, as it stands at one moment. Reads only.
 --
 -- ARGV  1 id
--- Reply {microseconds of now, the job's fields, 'revision outcome' or '', the level in whose inbox it is or '', its host's fields,
+-- Reply {microseconds of now, the job's fields, 'revision outcome written' or '', the level in whose inbox it is or '', its host's fields,
 --        its timer or '', its lease's end or '', how many ready ones of its level are lifted before it or '',
 --        {id, node, ...} of what is fetched from its host, {node, heard at, beat, its fields} for each node}
 --       fields are names and values in turns
