@@ -87,11 +87,12 @@ pub struct DeadList {
 #[derive(Debug, Subcommand)]
 pub enum DeadCommand {
     /// Give them another chance: a job is ready again, an unreadable entry goes back into its inbox
-    #[command(after_help = "Examples:
+    #[command(mut_arg("state", |state| state.hide(true)), after_help = "Examples:
   longshore queue dead retry raw:17 01a1f6e5-8780-7a3c-8f21-3f0e6b1c9d77
   longshore queue dead retry --host 111111")]
     Retry(Change),
     /// Throw them away; the failed report of each stands
+    #[command(mut_arg("state", |state| state.hide(true)))]
     Drop(Change),
 }
 

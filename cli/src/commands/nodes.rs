@@ -18,9 +18,6 @@ use crate::{
     },
 };
 
-/// What a puller that ends says of itself with its last beat.
-const STOPPED: &str = "stopped";
-
 #[derive(Debug, Deserialize)]
 struct Nodes {
     items: Vec<Node>,
@@ -64,7 +61,7 @@ impl Node {
 
     /// Whether its puller said with its last beat that it ended.
     fn has_stopped(&self) -> bool {
-        self.beat.as_ref().is_some_and(|beat| beat.paused.as_deref() == Some(STOPPED))
+        self.beat.as_ref().is_some_and(NodeBeat::has_stopped)
     }
 
     /// Its beat, where that says how it is now: nobody knows it of a silent node.
@@ -159,8 +156,8 @@ pub(super) async fn list(context: &Context) -> Result<Exit, Failure> {
 
 fn transfers(nodes: &[Node]) -> Table {
     let mut transfers = Table::new()
-        .column("TRANSFER", Room::Needed)
-        .column("NODE", Room::Needed)
+        .column("TRANSFER", Room::Middle)
+        .column("NODE", Room::Middle)
         .number("DONE", Room::Needed)
         .number("OF", Room::Needed)
         .number("SPEED", Room::Needed)
@@ -302,6 +299,19 @@ mod tests {
         assert!(transfers(&nodes).is_empty());
         let text = transfers(&[node("store1", &json!({}), &json!({}))]).render(Some(80));
         assert!(text.contains("111111/mysql/3306  store1  10.0 MiB  70.0 MiB  50.0 MiB/s"), "{text}");
+    }
+
+    #[test]
+    fn transfers_of_long_names_fit_80_columns() {
+        let running = json!([{"job": "01a1f6e5-8780-7a3c-8f21-3f0e6b1c9d77", "size_bytes": 1023_u64 << 30,
+            "key": {"server_id": "backup-source-17.frankfurt.example", "type": "postgres", "instance": "main-16"},
+            "bytes": 1023_u64 << 20, "bytes_per_second": 1023 << 20, "since": HEARD_AT}]);
+        let node = node(&"x".repeat(33), &json!({}), &json!({"running": running}));
+        let text = transfers(&[node]).render(Some(80));
+        assert!(text.lines().all(|line| measure_text_width(line) <= 80), "{text}");
+        for needed in ["backup-s", "main-16", "1023 MiB", "1023 GiB", "1023 MiB/s"] {
+            assert!(text.contains(needed), "{needed} in {text}");
+        }
     }
 
     #[test]

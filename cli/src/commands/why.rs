@@ -19,6 +19,8 @@ struct Why {
     #[serde(default)]
     nodes: Vec<Node>,
     #[serde(default)]
+    queued: u64,
+    #[serde(default)]
     jobs: Vec<Why>,
 }
 
@@ -50,6 +52,14 @@ pub(super) async fn run(context: &Context, what: &str) -> Result<Exit, Failure> 
     for job in &why.jobs {
         show::lines(&format!("\njob {}", job.job.as_deref().unwrap_or_default()))?;
         tell(job)?;
+    }
+    let explained = why.jobs.len();
+    if explained > 0 && why.queued > explained as u64 {
+        let text = format!(
+            "{explained} of {} jobs are explained; `longshore queue jobs --instance {what}` lists them",
+            why.queued
+        );
+        show::lines(&format!("\n{}", show::note(&text)))?;
     }
     Ok(Exit::Done)
 }

@@ -1,8 +1,9 @@
-//! `nodes`: a node that is silent, and one that is forgotten.
+//! `nodes`: a node that is silent, one that has stopped, and one that is forgotten.
 
+use longshore_tests::wait_until;
 use serde_json::json;
 
-use crate::site::{Site, beat};
+use crate::site::{SOON, Site, beat};
 
 /// Nodes beat, and were last heard of long ago.
 async fn lost(site: &Site, nodes: &[&str]) {
@@ -39,4 +40,23 @@ async fn a_node_is_forgotten_once_it_is_silent() {
     site.queue.beat(&beat("5", None)).await.unwrap();
     let back = site.run(&["nodes"]).await.ended(0);
     assert!(back.out.contains("\n5 "), "{}", back.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_puller_that_was_stopped_holds_no_rule_up_and_is_forgotten_at_once() {
+    let site = Site::start().await;
+    let store1 = site.puller("store1").await;
+    site.puller("store2").await;
+    site.run(&["nodes", "set", "store1", "--weight", "0"]).await.ended(0);
+    store1.request();
+    let has_stopped = async || site.queue.nodes().await.unwrap().iter().any(|(beat, _)| beat.has_stopped());
+    wait_until("store1 has stopped", SOON, has_stopped).await;
+    let set = site.run(&["queue", "set", "level1", "--max-wait", "2h"]).await.ended(0);
+    assert!(set.out.contains(", obeyed"), "{}", set.out);
+    let nodes = site.run(&["nodes"]).await.ended(0);
+    let words = nodes.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("with weight 0: `longshore nodes forget store1` takes it out"), "{}", nodes.out);
+    site.run(&["nodes", "forget", "store1"]).await.ended(0);
+    let living = site.run(&["nodes", "forget", "store2"]).await.ended(1);
+    assert!(living.err.contains("stop its longshore-puller first"), "{}", living.err);
 }

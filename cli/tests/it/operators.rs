@@ -1,9 +1,11 @@
 //! Queues by command: looking, changing with a preview, and asking why.
 
+use std::{io::Write as _, process::Stdio};
+
 use longshore_core::{JobId, Outcome, Report, queue::JobFilter};
 use longshore_tests::wait_until;
 
-use crate::site::{Ran, SOON, Site, finish};
+use crate::site::{Ran, SOON, Site, finish, on_terminal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_shown_first_and_needs_a_yes() {
@@ -111,6 +113,62 @@ async fn dead_letters_are_retried_and_dropped_by_command() {
     site.run(&["queue", "dead", "drop", "--queue", "level1", "--yes"]).await.ended(0);
     site.run(&["queue", "dead"]).await.ended(0);
     site.run(&["queue", "dead", "drop", "raw:3", "--yes"]).await.ended(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_dead_letters_than_one_answer_holds_are_listed_page_by_page() {
+    let site = Site::start().await;
+    let level = longshore_core::queue::Level::new("level1".parse().unwrap());
+    let mut push = redis::cmd("LPUSH");
+    push.arg("level1").arg(vec!["{no json"; 1010]);
+    let () = push.query(&mut site.redis.connection()).unwrap();
+    site.queue.admit(&[level], 1010).await.unwrap();
+    let json = site.run(&["queue", "dead", "--limit", "1005", "--json"]).await.ended(1).json();
+    let ids: std::collections::BTreeSet<_> =
+        json["items"].as_array().unwrap().iter().map(|letter| letter["id"].as_str().unwrap()).collect();
+    assert_eq!((&json["total"], ids.len()), (&1010.into(), 1005));
+    let some = site.run(&["queue", "dead", "--limit", "1005"]).await.ended(1);
+    assert_eq!(some.out.lines().last(), Some("1005 of 1010; --limit shows more"));
+    let all = site.run(&["queue", "dead", "--limit", "2000"]).await.ended(1);
+    assert_eq!(all.out.lines().count(), 1 + 1010, "{}", all.out);
+    let none = site.run(&["queue", "dead", "--limit", "0"]).await.ended(1);
+    assert_eq!(none.out, "0 of 1010; --limit shows more\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_asked_for_only_where_it_is_shown() {
+    let site = Site::start().await;
+    site.waiting("1/mysql/3306", 10).await;
+    let on_terminal = async |command: &str, keys: &'static [u8]| {
+        let line = format!("{} {command}; echo $? > code", env!("CARGO_BIN_EXE_longshore"));
+        let mut script = on_terminal(&site.command(), 80, &line);
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(keys).unwrap();
+        let ran = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+        let code = std::fs::read_to_string(site.folder.path().join("code")).unwrap();
+        (code.trim().to_owned(), String::from_utf8_lossy(&ran.stdout).into_owned())
+    };
+    let (code, seen) = on_terminal("queue cancel --all > log", b"y\n").await;
+    assert!(code == "64" && seen.contains("--yes") && !seen.contains("go on?"), "{code}: {seen}");
+    let (code, seen) = on_terminal("queue cancel --all", b"n\n").await;
+    assert!(code == "1" && seen.contains("1/mysql/3306") && seen.contains("nothing was changed"), "{code}: {seen}");
+    assert_eq!(site.queue.find(&JobFilter::default(), 1).await.unwrap().total, 1);
+    let (code, seen) = on_terminal("queue cancel --all", b"y\n").await;
+    assert!(code == "0" && seen.contains("cancel: 1 job"), "{code}: {seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_of_an_instance_counts_all_its_jobs_and_says_that_it_explains_some() {
+    let site = Site::start().await;
+    for _ in 0..6 {
+        site.waiting("1/mysql/3306", 10).await;
+    }
+    let why = site.run(&["why", "1/mysql/3306"]).await.ended(0);
+    let words = why.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("6 jobs of it are queued"), "{}", why.out);
+    assert_eq!(why.out.lines().filter(|line| line.starts_with("job ")).count(), 5, "{}", why.out);
+    let last = "5 of 6 jobs are explained; `longshore queue jobs --instance 1/mysql/3306` lists them";
+    assert!(words.ends_with(last), "{}", why.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]

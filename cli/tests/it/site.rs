@@ -63,6 +63,11 @@ impl Ran {
 
 impl Site {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With other settings of the dashboard.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("host")).unwrap();
         let redis = Redis::start();
@@ -80,20 +85,21 @@ impl Site {
             keys: keys.clone(),
             registry: Registry::open(&data_dir.join("registry.sqlite")).unwrap(),
         };
-        let settings =
+        let mut settings =
             Settings { data_dir, redis: redis_config.clone(), catalog: catalog_config, ..Settings::default() };
+        change(&mut settings);
         let shutdown = Shutdown::new();
         tokio::spawn(longshore_dashboard_api::run(settings, deps, shutdown.clone()));
         Self { url, keys, queue: Queue::new(RedisLink::new(&redis_config)), redis, folder, catalog, shutdown }
     }
 
-    /// A puller of that name, as its daemon runs.
-    pub(crate) async fn puller(&self, node: &str) {
-        self.puller_with(node, "").await;
+    /// A puller of that name, as its daemon runs, until it or the site is told to stop.
+    pub(crate) async fn puller(&self, node: &str) -> Shutdown {
+        self.puller_with(node, "").await
     }
 
     /// A puller with more settings, written as `key = value` or `table.key = value`.
-    pub(crate) async fn puller_with(&self, node: &str, more: &str) {
+    pub(crate) async fn puller_with(&self, node: &str, more: &str) -> Shutdown {
         let store = self.folder.path().join(format!("store-{node}"));
         let text = format!(
             "{more}\nnode_id = \"{node}\"\nqueues = [\"level1\"]\n[store]\npath = {store:?}\nreserve = \"0%\"\n[redis]\naddress = \
@@ -109,9 +115,16 @@ impl Site {
         fs::write(&file, text).unwrap();
         let args = ConfigArgs { file: Some(file), ..ConfigArgs::default() };
         let settings = puller_settings::read(&args, &[]).unwrap().value;
-        tokio::spawn(Box::pin(puller::run(settings, Until::Stopped, self.shutdown.clone())));
+        let (stop, of_site) = (Shutdown::new(), self.shutdown.clone());
+        tokio::spawn(Box::pin(puller::run(settings, Until::Stopped, stop.clone())));
+        let with_site = stop.clone();
+        tokio::spawn(async move {
+            of_site.requested().await;
+            with_site.request();
+        });
         let known = async || self.queue.nodes().await.unwrap().iter().any(|(beat, _)| beat.node_id.as_str() == node);
         longshore_tests::wait_until(&format!("node {node} beats"), SOON, known).await;
+        stop
     }
 
     /// Where the host's backups are.
@@ -231,6 +244,17 @@ impl Site {
         command.args(args);
         finish(command).await
     }
+}
+
+/// A shell's line on a terminal of so many columns, with the environment and in the folder of `command`.
+pub(crate) fn on_terminal(command: &Command, columns: u16, line: &str) -> Command {
+    let mut script = Command::new("script");
+    script.args(["-qec", &format!("stty rows 20 cols {columns}; {line}"), "/dev/null"]);
+    script.env_clear().env("TERM", "xterm").envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(folder) = command.get_current_dir() {
+        script.current_dir(folder);
+    }
+    script
 }
 
 pub(crate) async fn finish(mut command: Command) -> Ran {

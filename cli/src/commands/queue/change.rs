@@ -18,7 +18,10 @@ use crate::{
     show::{self, text},
 };
 
-/// What a change did, or would do.
+/// Of those that were left alone so many are shown.
+const SHOWN_LEFT: usize = 20;
+
+/// What one request of a change did, or would do.
 #[derive(Debug, Deserialize)]
 struct Changed {
     matched: u64,
@@ -35,6 +38,16 @@ struct Changed {
 struct Left {
     job: String,
     why: String,
+}
+
+/// What the requests of one change did, so far.
+#[derive(Debug, Default)]
+struct Done {
+    changed: u64,
+    /// Why each was left alone, by id: what one request left alone, the next one finds again.
+    left: BTreeMap<String, String>,
+    /// Whether some were not reached.
+    more: bool,
 }
 
 pub(super) async fn run(
@@ -64,7 +77,7 @@ pub(super) struct Doing<'a> {
 }
 
 impl Doing<'_> {
-    /// Exit code 1 when nothing was there to change, or something was left alone.
+    /// Exit code 1 when nothing was there to change, or something was left alone or not reached.
     pub(super) async fn run(&self, preview: impl Fn(&Value) -> Result<(), Failure>) -> Result<Exit, Failure> {
         let Change { filter, all, why, dry_run, yes } = self.change;
         filter.check()?;
@@ -99,17 +112,32 @@ impl Doing<'_> {
         }
         body["preview"] = false.into();
         body["admitted_until"] = seen["admitted_until"].clone();
-        let (mut changed, mut left) = (0, Vec::new());
+        let mut done = Done::default();
+        let ended = self.perform(&body, &mut done).await;
+        let is_begun = done.changed > 0 || !done.left.is_empty();
+        // What was done is told also when the rest failed.
+        if ended.is_ok() || is_begun {
+            self.tell(&done)?;
+        }
+        ended.map_err(|failure| match is_begun {
+            true => failure.note("the request that failed may have changed some, too; the same command goes on"),
+            false => failure,
+        })?;
+        Ok(if done.left.is_empty() && !done.more { Exit::Done } else { Exit::FoundWrong })
+    }
+
+    /// Asks until all are changed, or nothing more is.
+    async fn perform(&self, body: &Value, done: &mut Done) -> Result<(), Failure> {
         loop {
-            let done: Changed = client::read(self.send(&body).await?)?;
-            changed += done.changed;
-            left.extend(done.left);
+            let answer: Changed = client::read(self.send(body).await?)?;
+            done.changed += answer.changed;
+            done.left.extend(answer.left.into_iter().map(|left| (left.job, left.why)));
+            done.more = answer.more;
             // What is left alone would be found again and again.
-            if !done.more || done.changed == 0 {
-                break;
+            if !answer.more || answer.changed == 0 {
+                return Ok(());
             }
         }
-        self.tell(changed, &left)
     }
 
     async fn send(&self, body: &Value) -> Result<Value, Failure> {
@@ -143,8 +171,10 @@ impl Doing<'_> {
     }
 
     fn confirmed(&self) -> Result<bool, Failure> {
-        if self.context.json || !std::io::stdin().is_terminal() || !Term::stderr().is_term() {
-            return Err(Failure::usage(format!("there is no terminal to ask on; --yes says to {} them", self.action)));
+        let is_shown = !self.context.json && Term::stdout().is_term();
+        if !is_shown || !std::io::stdin().is_terminal() || !Term::stderr().is_term() {
+            let message = format!("there is no terminal to show and ask on; --yes says to {} them", self.action);
+            return Err(Failure::usage(message));
         }
         let term = Term::stderr();
         term.write_str("go on? [y/N] ")?;
@@ -152,18 +182,22 @@ impl Doing<'_> {
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
-    fn tell(&self, changed: u64, left: &[Left]) -> Result<Exit, Failure> {
-        let exit = if left.is_empty() { Exit::Done } else { Exit::FoundWrong };
+    fn tell(&self, Done { changed, left, more }: &Done) -> Result<(), Failure> {
         if self.context.json {
-            let left: Vec<Value> = left.iter().map(|left| json!({"job": left.job, "why": left.why})).collect();
-            show::json(&json!({"changed": changed, "left": left}))?;
-            return Ok(exit);
+            let left: Vec<Value> = left.iter().map(|(job, why)| json!({"job": job, "why": why})).collect();
+            return show::json(&json!({"changed": changed, "left": left, "more": more}));
         }
-        show::lines(&format!("{}: {}", self.action, text::count(changed, self.what)))?;
-        for Left { job, why } in left.iter().take(20) {
+        show::lines(&format!("{}: {}", self.action, text::count(*changed, self.what)))?;
+        for (job, why) in left.iter().take(SHOWN_LEFT) {
             show::lines(&format!("left alone: {job}: {why}"))?;
         }
-        Ok(exit)
+        if left.len() > SHOWN_LEFT {
+            show::lines(&format!("and {} more left alone; --json lists them", left.len() - SHOWN_LEFT))?;
+        }
+        if *more {
+            show::lines("more pass the filter and were not reached")?;
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use longshore_core::{Millis, exit::Exit};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::change::Doing;
 use crate::{
@@ -16,10 +17,13 @@ use crate::{
     },
 };
 
+/// The API gives no more of a cluster at once.
+const PAGE: u32 = 500;
+
 #[derive(Debug, Deserialize)]
 struct Letters {
     total: u64,
-    items: Vec<Letter>,
+    items: Vec<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -37,25 +41,41 @@ struct Letter {
 
 /// Dead letters; exit code 1 when there are any.
 pub(super) async fn list(context: &Context, list: DeadList) -> Result<Exit, Failure> {
-    let mut query = vec![("limit", list.limit.to_string())];
-    query.extend(list.cluster.map(|cluster| ("cluster", cluster)));
-    let value = context.client.get(&["api", "v1", "dead-letters"], &query).await?;
-    let exit = if value["total"].as_u64().unwrap_or(0) > 0 { Exit::FoundWrong } else { Exit::Done };
+    let letters = letters(context, &list).await?;
+    let exit = if letters.total > 0 { Exit::FoundWrong } else { Exit::Done };
     if context.json {
-        show::json(&value)?;
-        return Ok(exit);
-    }
-    let letters: Letters = client::read(value)?;
-    if letters.items.is_empty() {
-        show::lines("nothing is kept for a person")?;
+        show::json(&json!({"total": letters.total, "items": letters.items}))?;
         return Ok(exit);
     }
     let shown = letters.items.len() as u64;
-    show::table(&table(letters.items))?;
+    if letters.total == 0 {
+        show::lines("nothing is kept for a person")?;
+    } else if shown > 0 {
+        show::table(&table(client::read(letters.items.into())?))?;
+    }
     if shown < letters.total {
         show::lines(&format!("{shown} of {}; --limit shows more", letters.total))?;
     }
     Ok(exit)
+}
+
+/// As many as are wanted, page by page.
+async fn letters(context: &Context, list: &DeadList) -> Result<Letters, Failure> {
+    let mut letters = Letters { total: 0, items: Vec::new() };
+    let mut skip = 0;
+    loop {
+        let limit = PAGE.min(list.limit - skip);
+        let mut query = vec![("limit", limit.to_string()), ("skip", skip.to_string())];
+        query.extend(list.cluster.clone().map(|cluster| ("cluster", cluster)));
+        let page: Letters = client::read(context.client.get(&["api", "v1", "dead-letters"], &query).await?)?;
+        letters.total = page.total;
+        skip += limit;
+        let is_last = page.items.is_empty() || skip >= list.limit;
+        letters.items.extend(page.items);
+        if is_last || letters.items.len() as u64 >= letters.total {
+            return Ok(letters);
+        }
+    }
 }
 
 fn table(letters: Vec<Letter>) -> Table {

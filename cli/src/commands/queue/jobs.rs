@@ -25,6 +25,9 @@ struct Jobs {
     items: Vec<Job>,
 }
 
+/// The API lists no more.
+const MOST_LISTED: u32 = 10_000;
+
 /// A job in a queue.
 #[derive(Debug, Deserialize)]
 pub(super) struct Job {
@@ -104,16 +107,16 @@ pub(super) async fn list(context: &Context, filter: &JobFilter, limit: u32) -> R
         show::table(&table(&jobs.items))?;
     }
     let (shown, total) = (jobs.items.len() as u64, text::count(jobs.total, "job"));
-    let more =
-        if shown < jobs.total { format!(", the oldest {shown} shown; --limit shows more") } else { String::new() };
-    show::lines(&format!("{total}, {}{more}", text::size(jobs.bytes)))?;
+    let more = if shown < jobs.total { format!(", the oldest {shown} shown") } else { String::new() };
+    let hint = if shown < jobs.total && limit < MOST_LISTED { "; --limit shows more" } else { "" };
+    show::lines(&format!("{total}, {}{more}{hint}", text::size(jobs.bytes)))?;
     Ok(Exit::Done)
 }
 
 /// Jobs in a table.
 pub(super) fn table(jobs: &[Job]) -> Table {
     let mut table = Table::new()
-        .column("INSTANCE", Room::Needed)
+        .column("INSTANCE", Room::Middle)
         .column("STATE", Room::Needed)
         .number("WAITS", Room::Needed)
         .column("ID", Room::Needed)
@@ -141,4 +144,25 @@ pub(super) fn table(jobs: &[Job]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use console::measure_text_width;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_id_that_a_change_needs_is_whole_at_80_columns() {
+        let id = "01a1f6e5-8780-7a3c-8f21-3f0e6b1c9d77";
+        let job = json!({"cluster": "frankfurt-1", "id": id, "state": "delayed", "queue": "level1", "age_seconds": 86_340,
+            "instance": "backup-source-17.frankfurt.example/postgres/main-16", "size_bytes": 1023_u64 << 30, "attempts": 25,
+            "node_id": "store1"});
+        let text = table(&[client::read(job).unwrap()]).render(Some(80));
+        assert!(text.lines().all(|line| measure_text_width(line) <= 80), "{text}");
+        for needed in [id, "delayed", "23h 59m", "backup-s", "main-16"] {
+            assert!(text.contains(needed), "{needed} in {text}");
+        }
+    }
 }
