@@ -30,6 +30,9 @@ pub(crate) struct Client {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Problem {
+    /// Of a dashboard it begins so: see [`Problem::of`].
+    #[serde(rename = "type")]
+    kind: String,
     detail: String,
     nearest: Vec<String>,
     rows: Vec<WrongRow>,
@@ -39,6 +42,13 @@ struct Problem {
 struct WrongRow {
     line: u64,
     error: String,
+}
+
+impl Problem {
+    /// `None` when no dashboard has said it.
+    fn of(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok().filter(|problem: &Self| problem.kind.starts_with("urn:longshore:problem:"))
+    }
 }
 
 impl Client {
@@ -111,7 +121,7 @@ impl Client {
                 ))
             });
         }
-        Err(self.refusal(status, serde_json::from_slice(&bytes).unwrap_or_default()))
+        Err(self.refusal(status, Problem::of(&bytes)))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -125,9 +135,10 @@ impl Client {
             .note("is longshore-dashboard running there? --server or LONGSHORE_SERVER names another")
     }
 
-    fn refusal(&self, status: StatusCode, problem: Problem) -> Failure {
+    fn refusal(&self, status: StatusCode, problem: Option<Problem>) -> Failure {
         let exit = match status {
             StatusCode::UNAUTHORIZED => Exit::Configuration,
+            _ if problem.is_none() => Exit::ServiceRefused,
             StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => Exit::Usage,
             StatusCode::NOT_FOUND | StatusCode::CONFLICT => Exit::FoundWrong,
             StatusCode::INTERNAL_SERVER_ERROR => Exit::Bug,
@@ -137,11 +148,12 @@ impl Client {
             let what = if self.token.is_some() { "does not take this token" } else { "wants a token" };
             return Failure::new(exit, format!("{} {what}", self.server))
                 .note("--token-file FILE, or LONGSHORE_TOKEN, or token_file in ~/.config/longshore.toml gives it")
-                .note(problem.detail);
+                .note(problem.unwrap_or_default().detail);
         }
-        let message =
-            if problem.detail.is_empty() { format!("{} answered {status}", self.server) } else { problem.detail };
-        let mut failure = Failure::new(exit, message);
+        let Some(problem) = problem else {
+            return Failure::new(exit, format!("{} answered {status}; is it a longshore-dashboard?", self.server));
+        };
+        let mut failure = Failure::new(exit, problem.detail);
         for row in problem.rows {
             failure = failure.note(format!("line {}: {}", row.line, row.error));
         }

@@ -19,7 +19,7 @@ pub async fn perform(arguments: Arguments) -> Exit {
         Ok(exit) => exit,
         Err(Failure { exit: Exit::Done, .. }) => Exit::Done,
         Err(failure) => {
-            eprintln!("longshore: {failure}");
+            show::beside(&format!("longshore: {failure}"));
             failure.exit
         }
     }

@@ -3,6 +3,8 @@
 // The optimiser lays out the whole command as one future, deeper than the default allows.
 #![recursion_limit = "256"]
 
+use std::io::Write as _;
+
 use longshore_cli::{Arguments, perform};
 use longshore_core::startup;
 
@@ -11,7 +13,7 @@ fn main() -> std::process::ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("longshore: can't start: {error}");
+            let _ = writeln!(std::io::stderr(), "longshore: can't start: {error}");
             return longshore_core::exit::Exit::Bug.code().into();
         }
     };

@@ -21,7 +21,7 @@ use crate::{
     client::Client,
     connection,
     failure::Failure,
-    restore,
+    restore, show,
 };
 
 /// What every command is given.
@@ -37,7 +37,9 @@ pub(crate) struct Context {
 /// Performs the command.
 pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     if let Command::Completions { shell } = arguments.command {
-        clap_complete::generate(shell, &mut Arguments::command(), "longshore", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), "longshore", &mut script);
+        show::lines(&String::from_utf8_lossy(&script))?;
         return Ok(Exit::Done);
     }
     let (settings, token) = connection::resolve(&arguments.connection)?;

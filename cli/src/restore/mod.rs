@@ -97,7 +97,8 @@ async fn fetch_all(context: &Context, args: &RestoreFetch) -> Result<(Plan, Fold
     let at = match (args.what.at, folder.at_of(key)) {
         (Some(at), _) => Some(at.0),
         (None, Some(at)) => {
-            eprintln!("going on with the restore in {} as of {}", folder.path().display(), text::moment(at));
+            let path = folder.path().display();
+            show::beside(&format!("going on with the restore in {path} as of {}", text::moment(at)));
             Some(at)
         }
         (None, None) => None,
@@ -109,7 +110,7 @@ async fn fetch_all(context: &Context, args: &RestoreFetch) -> Result<(Plan, Fold
         return Err(Failure::wrong(format!("the chain is broken: {why}"))
             .note("an earlier --at may have a whole one; --force fetches what is there"));
     }
-    plan.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    plan.warnings.iter().for_each(|warning| show::beside(&format!("warning: {warning}")));
     folder.begin(&plan)?;
     let progress = Progress::new(plan.bytes_to_move);
     let fetched = fetch::perform(context, &plan, &folder, &progress).await;

@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::show::text;
+use crate::show::{self, text};
 
 /// What has arrived, of what must.
 pub(crate) struct Progress {
@@ -24,7 +24,7 @@ impl Progress {
     /// A backup begins.
     pub(crate) fn step(&self, number: u32, of: usize, name: &str, node: &str, bytes: u64) {
         if self.bar.is_hidden() {
-            eprintln!("{number}/{of} {name} from node {node}, {}", text::size(bytes));
+            show::beside(&format!("{number}/{of} {name} from node {node}, {}", text::size(bytes)));
         } else {
             self.bar.set_message(format!("{number}/{of} {name}"));
         }
@@ -42,7 +42,7 @@ impl Progress {
 
     /// Something to know, while it goes on.
     pub(crate) fn note(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| show::beside(text));
     }
 
     pub(crate) fn end(&self) {

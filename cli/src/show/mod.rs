@@ -31,6 +31,11 @@ pub(crate) fn lines(text: &str) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
+/// Tells a person something beside the output, on standard error. Who closed it wants to know nothing.
+pub(crate) fn beside(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain(text));
+}
+
 /// Prints a table as wide as the terminal; where there is none, nothing is cut unless COLUMNS says how wide.
 pub(crate) fn table(table: &table::Table) -> Result<(), Failure> {
     lines(&rendered(table))

@@ -12,3 +12,4 @@ mod restore;
 mod rules;
 mod site;
 mod watch;
+mod wrong_answers;

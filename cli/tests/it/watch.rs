@@ -15,19 +15,12 @@ use longshore_tests::{wait_until, wait_until_blocking};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::site::{Ran, SOON, Site};
+use crate::site::{Ran, SOON, Site, finish, on_terminal};
 
 /// One look takes at most ten seconds: who asks for the end has it before.
 const ENDS_WITHIN: Duration = Duration::from_secs(8);
 
-/// `queue watch` on a terminal of so many columns, with the environment of `command`.
-fn on_terminal(command: &Command, columns: u16) -> Command {
-    let watch = format!("stty rows 20 cols {columns}; {} queue watch --every 200ms", env!("CARGO_BIN_EXE_longshore"));
-    let mut script = Command::new("script");
-    script.args(["-qec", &watch, "/dev/null"]).env_clear().env("TERM", "xterm");
-    script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    script
-}
+const WATCH: &str = concat!(env!("CARGO_BIN_EXE_longshore"), " queue watch --every 200ms");
 
 /// A dashboard that hangs, but for the first two times that it is asked: it refuses, and answers.
 async fn played(asked: &Arc<AtomicU32>) -> Command {
@@ -74,7 +67,8 @@ async fn a_watch_on_a_terminal_draws_in_place_and_ends_with_q() {
     let site = Site::start().await;
     site.waiting("1/mysql/3306", 10).await;
     // Narrower than the table: a line that took two rows would not be gone up over.
-    let mut child = on_terminal(&site.command(), 30).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        on_terminal(&site.command(), 30, WATCH).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut keys = child.stdin.take().unwrap();
     let mut out = child.stdout.take().unwrap();
     let ran = tokio::task::spawn_blocking(move || {
@@ -100,7 +94,7 @@ async fn a_watch_on_a_terminal_draws_in_place_and_ends_with_q() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_on_a_terminal_ends_with_q_while_the_dashboard_hangs() {
     let asked = Arc::new(AtomicU32::new(2));
-    let mut command = on_terminal(&played(&asked).await, 80);
+    let mut command = on_terminal(&played(&asked).await, 80, WATCH);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut keys = child.stdin.take().unwrap();
     wait_until("the dashboard is asked", SOON, async || asked.load(Ordering::SeqCst) > 2).await;
@@ -134,4 +128,38 @@ async fn a_watch_for_programs_outlives_a_refusal_and_ends_with_ctrl_c_alone() {
         "{}",
         ran.err
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_where_it_would_be_refused_for_ever() {
+    let site = Site::start().await;
+    for args in [&["queue", "watch", "--json"][..], &["queue", "watch"]] {
+        let mut command = Command::new("timeout");
+        command.args(["30", env!("CARGO_BIN_EXE_longshore")]).args(args).env_clear();
+        command.env("LONGSHORE_SERVER", &site.url).env("LONGSHORE_TOKEN", "wrong");
+        let ran = finish(command).await.ended(78);
+        assert!(ran.out.is_empty() && ran.err.contains("does not take this token"), "{}{}", ran.out, ran.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_ended_by_a_signal_leaves_the_terminal_as_it_was() {
+    let site = Site::start().await;
+    let file = |name: &str| site.folder.path().join(name);
+    let read = |name: &str| std::fs::read_to_string(file(name)).unwrap_or_default().trim().to_owned();
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        ["before", "pid", "code", "after"].iter().for_each(|name| drop(std::fs::remove_file(file(name))));
+        let line = format!("stty -g > before; sh -c 'echo $$ > pid; exec {WATCH}'; echo $? > code; stty -g > after");
+        let mut child =
+            on_terminal(&site.command(), 80, &line).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let terminal = || {
+            let terminal = std::fs::File::open(format!("/proc/{}/fd/0", read("pid"))).ok()?;
+            let stty = Command::new("stty").arg("-g").stdin(terminal).output().unwrap();
+            Some(String::from_utf8(stty.stdout).unwrap().trim().to_owned())
+        };
+        wait_until("keys are read", SOON, async || terminal().is_some_and(|now| now != read("before"))).await;
+        kill_process(Pid::from_raw(read("pid").parse().unwrap()).unwrap(), signal).unwrap();
+        wait_until("it has ended", ENDS_WITHIN, async || child.try_wait().unwrap().is_some()).await;
+        assert_eq!((read("code").as_str(), read("after")), ("0", read("before")), "{signal:?}");
+    }
 }

@@ -1,9 +1,19 @@
 //! `longshore queue watch`: the same look again and again.
 
-use std::{borrow::Cow, io::Write as _, time::Duration};
+use std::{
+    borrow::Cow,
+    io::{IsTerminal as _, Write as _},
+    os::fd::AsFd as _,
+    time::Duration,
+};
 
 use console::{Key, Term, truncate_str};
 use longshore_core::{Millis, exit::Exit};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::signal::{
+    ctrl_c,
+    unix::{SignalKind, signal},
+};
 
 use super::shown;
 use crate::{
@@ -16,12 +26,14 @@ use crate::{
 /// One look takes no longer: a dashboard that hangs is shown as one that does not answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Looks until `q`, Escape or Ctrl-C, also while the dashboard is asked. What can't be asked for is told and asked for again: a
-/// watch outlives a restart.
+/// Looks until `q`, Escape, Ctrl-C or a signal to end, also while the dashboard is asked. What can't be asked for is told and asked
+/// for again: a watch outlives a restart. It ends where only another token or address would help.
 pub(super) async fn run(context: &Context, every: Duration) -> Result<Exit, Failure> {
     let term = Term::stdout();
     let is_terminal = term.is_term() && !context.json;
-    let mut stopped = stopped(is_terminal);
+    let _as_it_was = is_terminal.then(AsItWas::now);
+    let stopped = stopped(is_terminal);
+    tokio::pin!(stopped);
     let mut ticks = tokio::time::interval(every.max(Duration::from_millis(200)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut drawn = Drawn::default();
@@ -31,13 +43,18 @@ pub(super) async fn run(context: &Context, every: Duration) -> Result<Exit, Fail
             context.client.get_within(ANSWER_WITHIN, &["api", "v1", "queues"]).await
         };
         let answer = tokio::select! {
-            () = &mut stopped => return Ok(Exit::Done),
+            ended = &mut stopped => return Ok(ended.map(|()| Exit::Done)?),
             answer = look => answer,
         };
+        if let Err(failure) = &answer
+            && failure.exit == Exit::Configuration
+        {
+            return answer.map(|_| Exit::Done);
+        }
         if context.json {
             match answer {
                 Ok(queues) => show::line(&queues)?,
-                Err(failure) => eprintln!("longshore: {}", failure.message),
+                Err(failure) => show::beside(&format!("longshore: {}", failure.message)),
             }
             continue;
         }
@@ -100,29 +117,58 @@ fn fitted(screen: &str, (rows, columns): (u16, u16)) -> Vec<Cow<'_, str>> {
     lines
 }
 
-/// Ends when a person wants no more. Keys are read by a thread of its own, which the program's end ends.
-fn stopped(is_terminal: bool) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+/// Ends when a person wants no more; on a terminal with any signal to end, since a program that just died would leave it raw.
+async fn stopped(is_terminal: bool) -> std::io::Result<()> {
+    if !is_terminal {
+        return ctrl_c().await;
+    }
+    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    tokio::select! {
+        () = pressed() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+        interrupted = ctrl_c() => interrupted,
+    }
+}
+
+/// Ends with a key that ends the watch. Keys are read by a thread of its own, which the program's end ends.
+async fn pressed() {
     let (pressed, press) = tokio::sync::oneshot::channel();
-    if is_terminal {
-        std::thread::spawn(move || {
-            let term = Term::stdout();
-            while let Ok(key) = term.read_key_raw() {
-                if matches!(key, Key::Char('q' | 'Q') | Key::Escape | Key::CtrlC) {
-                    let _ = pressed.send(());
-                    return;
-                }
+    std::thread::spawn(move || {
+        let term = Term::stdout();
+        while let Ok(key) = term.read_key_raw() {
+            if matches!(key, Key::Char('q' | 'Q') | Key::Escape | Key::CtrlC) {
+                let _ = pressed.send(());
+                return;
             }
-        });
-        Box::pin(async move {
-            // Without keys to read, only Ctrl-C is left.
-            if press.await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
-    } else {
-        Box::pin(async {
-            let _ = tokio::signal::ctrl_c().await;
-        })
+        }
+    });
+    // Without keys to read, only signals are left.
+    if press.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// How the terminal was before keys were read from it, as which it is left: who waits for a key has it raw until one comes.
+struct AsItWas(Option<(std::fs::File, Termios)>);
+
+impl AsItWas {
+    fn now() -> Self {
+        // Where keys are read from.
+        let stdin = std::io::stdin();
+        let file = match stdin.is_terminal() {
+            true => stdin.as_fd().try_clone_to_owned().map(Into::into),
+            false => std::fs::File::open("/dev/tty"),
+        };
+        Self(file.ok().and_then(|file| tcgetattr(&file).ok().map(|termios| (file, termios))))
+    }
+}
+
+impl Drop for AsItWas {
+    fn drop(&mut self) {
+        if let Some((file, termios)) = &self.0 {
+            let _ = tcsetattr(file, OptionalActions::Now, termios);
+        }
     }
 }
 
