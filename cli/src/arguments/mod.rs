@@ -5,7 +5,10 @@ mod rules;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
 use longshore_core::{InstanceKey, NodeId, config::ConfigArgs};
 
 pub(crate) use self::queue::{Change, DeadCommand, DeadList, JobFilter, QueueCommand};
@@ -32,7 +35,8 @@ use crate::restore::at::At;
   longshore restore run 111111/mysql/3306 --at '2h ago' --script mysql-restore
 
 Exit codes: 0 done, 1 found something wrong, 64 usage, 69 a service refused or
-is away, 70 a bug of Longshore, 78 configuration or token."
+is away, 70 a bug of Longshore, 75 what was set is kept, but not obeyed yet,
+78 configuration or token."
 )]
 pub struct Arguments {
     /// Where the answers come from.
@@ -323,8 +327,8 @@ pub enum RegistryCommand {
   longshore registry set types name=mysql
   longshore registry set nodes node_id=store1 weight=0")]
     Set {
-        /// Which table
-        #[arg(value_enum)]
+        /// Which table; rules of levels and hosts are set by `queue set` and `hosts set`
+        #[arg(value_parser = PossibleValuesParser::new(SETTABLE).try_map(|name| Table::from_str(&name, false)))]
         table: Table,
         /// FIELD=VALUE; an empty value puts the field back to its default
         #[arg(value_name = "FIELD=VALUE", required = true)]
@@ -341,7 +345,7 @@ pub enum RegistryCommand {
 }
 
 /// A table of the registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Table {
     Businesses,
@@ -349,7 +353,12 @@ pub enum Table {
     Instances,
     Clusters,
     Nodes,
+    Queues,
+    Hosts,
 }
+
+/// What is set field by field: rules of levels and hosts have commands of their own.
+const SETTABLE: [&str; 5] = ["businesses", "types", "instances", "clusters", "nodes"];
 
 /// `longshore restore`.
 #[derive(Debug, Subcommand)]
@@ -447,6 +456,22 @@ mod tests {
 
     fn all(command: &clap::Command) -> Vec<&clap::Command> {
         std::iter::once(command).chain(command.get_subcommands().flat_map(all)).collect()
+    }
+
+    #[test]
+    fn dead_letters_are_not_asked_for_by_state_and_every_exit_code_is_told() {
+        let mut root = Arguments::command();
+        root.build();
+        let help = root.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for code in ["0", "1", "64", "69", "70", "75", "78"] {
+            assert!(help.contains(&format!(" {code} ")) || help.contains(&format!("\n{code} ")), "{code} in {help}");
+        }
+        let of = |path: [&str; 2]| {
+            let queue = root.find_subcommand("queue").unwrap();
+            let command = path.iter().fold(queue, |command, name| command.find_subcommand(name).unwrap_or(command));
+            command.get_arguments().any(|argument| argument.get_id() == "state" && !argument.is_hide_set())
+        };
+        assert!(of(["cancel", ""]) && !of(["dead", "retry"]) && !of(["dead", "drop"]));
     }
 
     #[test]

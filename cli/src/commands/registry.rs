@@ -17,13 +17,23 @@ use crate::{
 };
 
 impl Kind {
-    fn path(self) -> &'static str {
+    /// In addresses and sentences.
+    fn name(self) -> &'static str {
         match self {
             Self::Businesses => "businesses",
             Self::Types => "types",
             Self::Instances => "instances",
             Self::Clusters => "clusters",
             Self::Nodes => "nodes",
+            Self::Queues => "queues",
+            Self::Hosts => "hosts",
+        }
+    }
+
+    fn path(self) -> Vec<&'static str> {
+        match self {
+            Self::Queues | Self::Hosts => vec!["api", "v1", "policy", self.name()],
+            _ => vec!["api", "v1", self.name()],
         }
     }
 
@@ -35,6 +45,8 @@ impl Kind {
             Self::Instances => &["server_id", "type", "instance"],
             Self::Clusters => &["cluster_id"],
             Self::Nodes => &["node_id"],
+            Self::Queues => &["queue"],
+            Self::Hosts => &["server_id"],
         }
     }
 
@@ -50,6 +62,8 @@ impl Kind {
             "instances" | "instance" | "backup_instance" => Some(Self::Instances),
             "clusters" | "cluster" => Some(Self::Clusters),
             "nodes" | "node" => Some(Self::Nodes),
+            "queues" => Some(Self::Queues),
+            "hosts" => Some(Self::Hosts),
             _ => None,
         }
     }
@@ -75,7 +89,7 @@ async fn import(context: &Context, file: &Path, table: Option<Kind>) -> Result<E
         std::fs::read_to_string(file).map(|all| text = all)
     };
     read.map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
-    let done = context.client.send_text(Method::POST, &["api", "v1", "import", table.path()], text).await;
+    let done = context.client.send_text(Method::POST, &["api", "v1", "import", table.name()], text).await;
     let done =
         done.map_err(|failure| Failure { message: format!("{}: {}", file.display(), failure.message), ..failure })?;
     if context.json {
@@ -83,13 +97,13 @@ async fn import(context: &Context, file: &Path, table: Option<Kind>) -> Result<E
     } else {
         let count = |name: &str| done[name].as_u64().unwrap_or(0);
         let (rows, added, changed) = (count("rows"), count("added"), count("changed"));
-        show::lines(&format!("{}: {rows} rows, {added} added, {changed} changed", table.path()))?;
+        show::lines(&format!("{}: {rows} rows, {added} added, {changed} changed", table.name()))?;
     }
     Ok(Exit::Done)
 }
 
 async fn list(context: &Context, table: Kind) -> Result<Exit, Failure> {
-    let value = context.client.get(&["api", "v1", table.path()], &[]).await?;
+    let value = context.client.get(&table.path(), &[]).await?;
     let registered = |item: &Value| match table {
         // These two lists have more than the registry.
         Kind::Nodes => item["registered"].clone(),
@@ -109,7 +123,7 @@ async fn list(context: &Context, table: Kind) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     if items.is_empty() {
-        show::lines(&format!("no {} are registered", table.path()))?;
+        show::lines(&format!("no {} are registered", table.name()))?;
         return Ok(Exit::Done);
     }
     let more: &[&str] = match table {
@@ -118,6 +132,8 @@ async fn list(context: &Context, table: Kind) -> Result<Exit, Failure> {
         Kind::Instances => &["business_id", "name", "address", "interval_seconds"],
         Kind::Clusters => &["name", "queue_address", "queue_size"],
         Kind::Nodes => &["cluster_id", "name", "address", "weight", "bandwidth", "window"],
+        Kind::Queues => &["max_wait", "order", "window", "urgent", "bandwidth", "copies", "verify"],
+        Kind::Hosts => &["transfers", "starts_per_second", "modules", "bandwidth", "window"],
     };
     let columns: Vec<&str> = table.key_fields().iter().chain(more).copied().collect();
     let mut shown = Table::new();
@@ -145,7 +161,7 @@ async fn set(context: &Context, table: Kind, fields: &[String]) -> Result<Exit, 
             field.split_once('=').ok_or_else(|| Failure::usage(format!("{field:?} is not FIELD=VALUE")))?;
         given.insert(name.trim(), value.trim());
     }
-    let mut path = vec!["api", "v1", table.path()];
+    let (mut path, all) = (table.path(), table.path());
     for field in table.key_fields() {
         let part = given.get(field).ok_or_else(|| Failure::usage(format!("{field}=... is missing: it is the key")))?;
         path.push(part);
@@ -166,7 +182,7 @@ async fn set(context: &Context, table: Kind, fields: &[String]) -> Result<Exit, 
     let (done, word) = match changed {
         Err(failure) if failure.exit == Exit::FoundWrong => {
             body.retain(|_, value| !value.is_null());
-            let added = context.client.send_json(Method::POST, &path[..3], &Value::Object(body)).await?;
+            let added = context.client.send_json(Method::POST, &all, &Value::Object(body)).await?;
             (added, "added")
         }
         other => (other?, "changed"),
@@ -174,13 +190,13 @@ async fn set(context: &Context, table: Kind, fields: &[String]) -> Result<Exit, 
     if context.json {
         show::json(&done)?;
     } else {
-        show::lines(&format!("{} {}: {word}", table.path(), path[3..].join("/")))?;
+        show::lines(&format!("{} {}: {word}", table.name(), path[all.len()..].join("/")))?;
     }
     Ok(Exit::Done)
 }
 
 async fn remove(context: &Context, table: Kind, key: &str) -> Result<Exit, Failure> {
-    let mut path = vec!["api", "v1", table.path()];
+    let mut path = table.path();
     match table {
         Kind::Instances => path.extend(key.split('/')),
         _ => path.push(key),
@@ -189,7 +205,7 @@ async fn remove(context: &Context, table: Kind, key: &str) -> Result<Exit, Failu
     if context.json {
         show::json(&json!({"removed": key}))?;
     } else {
-        show::lines(&format!("{} {key}: removed", table.path()))?;
+        show::lines(&format!("{} {key}: removed", table.name()))?;
     }
     Ok(Exit::Done)
 }

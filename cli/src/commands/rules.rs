@@ -1,5 +1,5 @@
 //! `longshore nodes set`, `queue set`, `hosts set`, `types set`, `cluster set`: change a rule, wait until it is obeyed, and say
-//! what is in force now and who says so. Without a change they only say it.
+//! what is in force now and who says so. Without a change they only say it, and wait for nobody.
 
 use std::{
     collections::BTreeMap,
@@ -50,21 +50,19 @@ impl Rule<'_> {
         self.path.iter().copied().chain([self.key.1.as_str()]).collect()
     }
 
-    /// Changes the entry when it is there, else adds it; as it is then.
+    /// Changes the entry when it is there, else adds it with what is set; as it is then, null where there is none.
     async fn put(&self, context: &Context) -> Result<Value, Failure> {
         let mut change = self.change();
         if change.is_empty() {
             return or_none(context.client.get(&self.path_of_one(), &[]).await);
         }
-        let patched = context.client.send_json(Method::PATCH, &self.path_of_one(), &json!(change)).await;
-        match patched {
-            Err(failure) if failure.exit == Exit::FoundWrong => {
-                change.retain(|_, value| !value.is_null());
-                change.insert(self.key.0.to_owned(), json!(self.key.1));
-                context.client.send_json(Method::POST, self.path, &json!(change)).await
-            }
-            other => other,
+        let patched = or_none(context.client.send_json(Method::PATCH, &self.path_of_one(), &json!(change)).await)?;
+        change.retain(|_, value| !value.is_null());
+        if !patched.is_null() || change.is_empty() {
+            return Ok(patched);
         }
+        change.insert(self.key.0.to_owned(), json!(self.key.1));
+        context.client.send_json(Method::POST, self.path, &json!(change)).await
     }
 }
 
@@ -110,18 +108,28 @@ impl Policy {
     }
 }
 
-async fn policies(context: &Context) -> Result<Vec<Policy>, Failure> {
-    let value = context.client.get(&["api", "v1", "policy"], &[]).await?;
-    Ok(client::read::<Policies>(value)?.items)
+/// Who is to obey: every node, or those of one cluster, or one.
+#[derive(Clone, Copy, Default)]
+struct Whose<'a> {
+    cluster: Option<&'a str>,
+    node: Option<&'a str>,
 }
 
-/// Waits until the rule is obeyed, or until it should have been.
-async fn obeyed(context: &Context, node: Option<&str>) -> Result<Vec<Policy>, Failure> {
+/// Of all clusters, or of one.
+async fn policies(context: &Context, cluster: Option<&str>) -> Result<Vec<Policy>, Failure> {
+    let value = context.client.get(&["api", "v1", "policy"], &[]).await?;
+    let mut policies = client::read::<Policies>(value)?.items;
+    policies.retain(|policy| cluster.is_none_or(|cluster| cluster == policy.cluster));
+    Ok(policies)
+}
+
+/// Waits until what was changed is obeyed, or until it should have been.
+async fn obeyed(context: &Context, rule: &Rule<'_>, whose: Whose<'_>) -> Result<Vec<Policy>, Failure> {
     let started = Instant::now();
     loop {
-        let policies = policies(context).await?;
-        let done = policies.iter().all(|policy| policy.away.is_some() || policy.is_obeyed(node));
-        if done || started.elapsed() > OBEYED_WITHIN {
+        let policies = policies(context, whose.cluster).await?;
+        let done = policies.iter().all(|policy| policy.away.is_some() || policy.is_obeyed(whose.node));
+        if done || rule.change().is_empty() || started.elapsed() > OBEYED_WITHIN {
             return Ok(policies);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -142,8 +150,11 @@ pub(super) async fn node(context: &Context, set: &NodeSet) -> Result<Exit, Failu
         unset: &set.unset,
     };
     rule.put(context).await?;
-    let policies = obeyed(context, Some(&id)).await?;
-    let node = or_none(context.client.get(&rule.path_of_one(), &[]).await)?;
+    let seen = async || or_none(context.client.get(&rule.path_of_one(), &[]).await);
+    let before = seen().await?;
+    let whose = Whose { cluster: before["cluster"].as_str(), node: Some(&id) };
+    let policies = obeyed(context, &rule, whose).await?;
+    let node = seen().await?;
     let beat: Option<NodeBeat> = serde_json::from_value(node["beat"].clone()).ok();
     let of_file = |name: &str| {
         let beat = beat.as_ref()?;
@@ -156,7 +167,7 @@ pub(super) async fn node(context: &Context, set: &NodeSet) -> Result<Exit, Failu
         }
     };
     let shut = policies.iter().find_map(|policy| policy.closed.nodes.get(&id));
-    let exit = tell(context, &rule, &node["registered"], of_file, shut, &policies, Some(&id))?;
+    let exit = tell(context, &rule, &node["registered"], of_file, shut, &policies, whose.node)?;
     if node["beat"].is_null() && !context.json {
         let text = format!("node {id} was never heard of; `longshore nodes` shows those that were");
         show::lines(&show::note(&text))?;
@@ -179,7 +190,12 @@ pub(super) async fn queue(context: &Context, set: &QueueSet) -> Result<Exit, Fai
         ],
         unset: &set.unset,
     };
-    everywhere(context, &rule, |closed| closed.queues.get(set.queue.as_str())).await
+    let exit = everywhere(context, &rule, Whose::default(), |closed| closed.queues.get(set.queue.as_str())).await?;
+    if !context.json && !has_level(context, set.queue.as_str()).await {
+        let text = format!("no node has a level {} now; `longshore queue` shows those that there are", set.queue);
+        show::lines(&show::note(&text))?;
+    }
+    Ok(exit)
 }
 
 pub(super) async fn host(context: &Context, set: &HostSet) -> Result<Exit, Failure> {
@@ -205,9 +221,13 @@ pub(super) async fn host(context: &Context, set: &HostSet) -> Result<Exit, Failu
             };
         }
         rule.fields.retain(|(name, _)| *name != "modules");
-        rule.fields.push(("modules", json!(modules)));
+        // To take a limit away from a host of which nothing is said is no rule.
+        let is_nothing = modules.is_empty() && before.is_null();
+        rule.fields.push(("modules", if is_nothing { Value::Null } else { json!(modules) }));
     }
-    everywhere(context, &rule, |closed| closed.hosts.get(set.server_id.as_str())).await
+    let exit = everywhere(context, &rule, Whose::default(), |closed| closed.hosts.get(set.server_id.as_str())).await?;
+    note_unheard(context, ("server_id", &rule.key.1), "host").await?;
+    Ok(exit)
 }
 
 pub(super) async fn hosts(context: &Context) -> Result<Exit, Failure> {
@@ -246,12 +266,14 @@ pub(super) async fn backup_type(context: &Context, set: &TypeSet) -> Result<Exit
         fields: vec![("copies", json!(set.copies)), ("verify", json!(set.verify))],
         unset: &set.unset,
     };
-    everywhere(context, &rule, |_| None).await
+    let exit = everywhere(context, &rule, Whose::default(), |_| None).await?;
+    note_unheard(context, ("type", &rule.key.1), "type").await?;
+    Ok(exit)
 }
 
 pub(super) async fn cluster(context: &Context, set: &ClusterSet) -> Result<Exit, Failure> {
     let id = set.cluster_id.as_str();
-    if !policies(context).await?.iter().any(|policy| policy.cluster == id) {
+    if policies(context, Some(id)).await?.is_empty() {
         let message = format!("the dashboard looks at no cluster {id}; `longshore queue` shows which there are");
         return Err(Failure::wrong(message));
     }
@@ -261,19 +283,43 @@ pub(super) async fn cluster(context: &Context, set: &ClusterSet) -> Result<Exit,
         fields: vec![("bandwidth", json!(set.bandwidth)), ("restore_bandwidth", json!(set.restore_bandwidth))],
         unset: &set.unset,
     };
-    everywhere(context, &rule, |_| None).await
+    everywhere(context, &rule, Whose { cluster: Some(id), node: None }, |_| None).await
 }
 
 /// A rule that all nodes obey.
 async fn everywhere(
     context: &Context,
     rule: &Rule<'_>,
+    whose: Whose<'_>,
     shut: impl Fn(&Closed) -> Option<&Shut>,
 ) -> Result<Exit, Failure> {
     let entry = rule.put(context).await?;
-    let policies = obeyed(context, None).await?;
+    let policies = obeyed(context, rule, whose).await?;
     let shut = policies.iter().find_map(|policy| shut(&policy.closed));
     tell(context, rule, &entry, |_| None, shut, &policies, None)
+}
+
+/// Whether a node has the level, or something was ever in it; also where nobody can say.
+async fn has_level(context: &Context, name: &str) -> bool {
+    let Ok(queues) = context.client.get(&["api", "v1", "queues"], &[]).await else { return true };
+    let clusters = queues["clusters"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let has = |cluster: &Value| {
+        let levels = cluster["levels"].as_array().map(Vec::as_slice).unwrap_or_default();
+        !cluster["away"].is_null() || levels.iter().any(|level| level["queue"] == name)
+    };
+    clusters.iter().any(has)
+}
+
+/// Says that no instance is known of a host or type: its name may be misspelt.
+async fn note_unheard(context: &Context, (field, name): (&str, &str), what: &str) -> Result<(), Failure> {
+    let query = [(field, name.to_owned()), ("limit", "1".to_owned())];
+    let found = context.client.get(&["api", "v1", "instances"], &query).await;
+    let is_unheard = found.is_ok_and(|page| page["items"].as_array().is_some_and(Vec::is_empty));
+    if context.json || !is_unheard {
+        return Ok(());
+    }
+    let text = format!("no instance of {what} {name} is known; `longshore instances` shows those that are");
+    show::lines(&show::note(&text))
 }
 
 /// Says what is in force: of each field the registry's value, else what the node's own file was seen to give.
@@ -288,7 +334,7 @@ fn tell(
 ) -> Result<Exit, Failure> {
     let waits =
         policies.iter().any(|policy| policy.away.is_some() || policy.version.is_none() || !policy.is_obeyed(node));
-    let exit = if waits { Exit::Kept } else { Exit::Done };
+    let exit = if waits && !rule.change().is_empty() { Exit::Kept } else { Exit::Done };
     if context.json {
         let versions = policies.iter().map(|policy| (policy.cluster.clone(), json!(policy.version)));
         let nodes: BTreeMap<_, _> = policies.iter().flat_map(|policy| &policy.nodes).collect();

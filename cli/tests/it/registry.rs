@@ -43,6 +43,26 @@ async fn entries_are_set_shown_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rules_of_levels_and_hosts_are_imported_listed_and_removed() {
+    let site = Site::start().await;
+    std::fs::write(site.folder.path().join("queues.csv"), "queue,max_wait\nlevel1,2h\n").unwrap();
+    site.run(&["registry", "import", "queues.csv"]).await.ended(0);
+    site.run(&["hosts", "set", "1", "--transfers", "2"]).await.ended(0);
+    for (table, key, wanted) in [("queues", "level1", "2h"), ("hosts", "1", "2")] {
+        let list = site.run(&["registry", "list", table]).await.ended(0);
+        assert!(list.out.contains(key) && list.out.contains(wanted), "{}", list.out);
+        assert_eq!(
+            site.run(&["registry", "remove", table, key]).await.ended(0).out,
+            format!("{table} {key}: removed\n")
+        );
+        assert_eq!(site.run(&["registry", "list", table]).await.ended(0).out, format!("no {table} are registered\n"));
+        site.run(&["registry", "remove", table, key]).await.ended(1);
+    }
+    let refused = site.run(&["registry", "set", "queues", "queue=level1", "max_wait=2h"]).await.ended(64);
+    assert!(refused.err.contains("businesses") && !refused.err.contains("hosts,"), "{}", refused.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reporters_post_the_queue_and_the_disk() {
     let site = Site::start().await;
     site.write("a", 10, 1);

@@ -1,6 +1,7 @@
 //! What operators set by command, obeyed by running pullers.
 
-use longshore_core::NodeBeat;
+use longshore_core::{NodeBeat, config::RedisConfig};
+use longshore_dashboard_api::settings::ClusterSettings;
 use longshore_tests::wait_until;
 
 use crate::site::{SOON, Site};
@@ -105,6 +106,8 @@ async fn rules_are_shown_changed_field_by_field_and_refused_with_the_place() {
     assert!(out.contains("mysql=1"), "{out}");
     let out = site.run(&["hosts", "set", "111111", "--module", "redis=2", "--unset", "transfers"]).await.ended(0).out;
     assert!(out.contains("mysql=1 redis=2") && out.contains("the nodes' own files"), "{out}");
+    let out = site.run(&["hosts", "set", "111111", "--module", "mysql=0", "--module", "redis=0"]).await.ended(0).out;
+    assert!(!out.contains("mysql") && !out.contains("redis"), "{out}");
     let list = site.run(&["hosts"]).await.ended(0).out;
     assert!(list.contains("111111") && list.lines().all(|line| line.chars().count() <= 80), "{list}");
     let queue = ["queue", "set", "level1", "--max-wait", "2h", "--order", "deadline", "--copies", "2"];
@@ -127,4 +130,69 @@ async fn rules_are_shown_changed_field_by_field_and_refused_with_the_place() {
         let refused = site.run(&args).await.ended(64);
         assert!(refused.err.contains(wanted), "{args:?}: {}", refused.err);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_away_keeps_only_what_is_for_it_from_being_obeyed() {
+    let site = Site::start_with(|settings| {
+        let away = RedisConfig { address: "127.0.0.1:1".to_owned(), ..RedisConfig::default() };
+        settings.cluster = [("default", settings.redis.clone()), ("other", away)]
+            .map(|(name, redis)| ClusterSettings { name: name.parse().unwrap(), queues: Vec::new(), redis })
+            .into();
+    })
+    .await;
+    site.puller("n1").await;
+    for args in [
+        &["nodes", "set", "n1", "--weight", "5"][..],
+        &["cluster", "set", "default", "--bandwidth", "1GB/s"],
+        // Where nothing is changed, nobody has to obey.
+        &["nodes", "set", "n1"],
+        &["queue", "set", "level1"],
+        &["hosts", "set", "1"],
+        &["types", "set", "mysql"],
+        &["cluster", "set", "other"],
+    ] {
+        site.run(args).await.ended(0);
+    }
+    let set = site.run(&["nodes", "set", "n1", "--weight", "6"]).await.ended(0);
+    assert!(set.out.contains("cluster default: ") && !set.out.contains("cluster other"), "{}", set.out);
+    for args in
+        [&["queue", "set", "level1", "--max-wait", "2h"][..], &["cluster", "set", "other", "--bandwidth", "1GB/s"]]
+    {
+        let kept = site.run(args).await.ended(75);
+        assert!(kept.out.contains("kept; the Redis of cluster other is away since"), "{}", kept.out);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_name_is_noted_and_what_unsets_makes_no_rule() {
+    let site = Site::start().await;
+    site.puller("n1").await;
+    site.store(&[{
+        site.write("a", 10, 1);
+        site.job("1/mysql/3306", "a")
+    }])
+    .await;
+    for (right, misspelt, note) in [
+        (["queue", "set", "level1"], ["queue", "set", "levle1"], "no node has a level levle1 now"),
+        (["hosts", "set", "1"], ["hosts", "set", "11"], "no instance of host 11 is known"),
+        (["types", "set", "mysql"], ["types", "set", "msyql"], "no instance of type msyql is known"),
+    ] {
+        for (args, noted) in [(right, false), (misspelt, true)] {
+            let field = if args[0] == "hosts" { ["--transfers", "2"] } else { ["--copies", "1"] };
+            let unset = ["--unset", field[0].trim_start_matches('-')];
+            for more in [unset, field, unset] {
+                let ran = site.run(&[&args[..], &more].concat()).await.ended(0);
+                assert_eq!(ran.out.contains(note), noted, "{args:?} {more:?}: {}", ran.out);
+            }
+        }
+    }
+    for unset in [&["hosts", "set", "typo", "--unset", "window"][..], &["hosts", "set", "typo", "--module", "mysql=0"]]
+    {
+        site.run(unset).await.ended(0);
+    }
+    let hosts = site.run(&["hosts", "--json"]).await.ended(0).json();
+    let hosts: Vec<&str> =
+        hosts["items"].as_array().unwrap().iter().map(|host| host["server_id"].as_str().unwrap()).collect();
+    assert_eq!(hosts, ["1", "11"]);
 }
