@@ -14,7 +14,7 @@ use longshore_core::{
 };
 use longshore_dashboard_api::{
     Deps,
-    keys::{Keys, RESTORE_PUBLIC_FILE},
+    keys::{Keys, RESTORE_KEY_FILE, RESTORE_PUBLIC_FILE},
     registry::Registry,
     run,
     settings::{PROGRAM, Settings},
@@ -104,13 +104,23 @@ async fn check(settings: &Settings) -> anyhow::Result<Exit> {
         }
         lines.push(format!("{}  {text}", if good { "ok   " } else { "WRONG" }));
     };
-    match Keys::open(&settings.data_dir, settings.token_file.as_deref()) {
-        Ok(_) => note(true, format!("data folder {}", settings.data_dir.display())),
-        Err(error) => note(false, error.to_string()),
+    // What the first start makes is not made here: it would belong to whoever asks.
+    let (data, registry) = (settings.data_dir.display(), settings.data_dir.join("registry.sqlite"));
+    if [settings.token_file(), settings.data_dir.join(RESTORE_KEY_FILE)].iter().all(|file| file.exists()) {
+        match Keys::open(&settings.data_dir, settings.token_file.as_deref()) {
+            Ok(_) => note(true, format!("data folder {data}")),
+            Err(error) => note(false, error.to_string()),
+        }
+    } else {
+        note(true, format!("data folder {data}: its keys are made at the first start"));
     }
-    match Registry::open(&settings.data_dir.join("registry.sqlite")) {
-        Ok(_) => note(true, "registry".to_owned()),
-        Err(error) => note(false, format!("registry: {error}")),
+    if registry.exists() {
+        match Registry::open(&registry) {
+            Ok(_) => note(true, "registry".to_owned()),
+            Err(error) => note(false, format!("registry: {error}")),
+        }
+    } else {
+        note(true, "registry: made at the first start".to_owned());
     }
     match longshore_catalog::open(&settings.catalog, Access::Read) {
         Ok(catalog) => match catalog.health().await {

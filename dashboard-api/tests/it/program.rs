@@ -63,6 +63,7 @@ fn check_says_what_is_away_and_what_is_there() {
         text.contains("WRONG  there is no catalog") && text.contains(&format!("ok     Redis {}", redis.address())),
         "{text}"
     );
+    assert!(text.contains("made at the first start") && !folder.path().join("data").exists(), "{text}");
 }
 
 #[test]
