@@ -52,7 +52,7 @@ pub fn read(bytes: &[u8], queue: &QueueName) -> Incoming {
         Some(version) => {
             return refuse(ReasonCode::UnknownVersion, format!("version {version}; this build reads {JOB_VERSION}"));
         }
-        None => return refuse(ReasonCode::Malformed, "neither a version nor a seed message".to_owned()),
+        None => return refuse(ReasonCode::Malformed, "neither a version nor a message of UBackup".to_owned()),
     }
     let job: Job = match serde_path_to_error::deserialize(&value) {
         Ok(job) => job,

@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
+    NodeBeat,
     queue::{Idle, Lease},
     shutdown::Shutdown,
 };
@@ -215,7 +216,7 @@ async fn beat(node: Arc<Node>, end: CancellationToken) {
             }
         }
     }
-    node.ends("stopped");
+    node.ends(NodeBeat::STOPPED);
     let _ = tokio::time::timeout(Duration::from_secs(2), node.queue.beat(&node.beat())).await;
 }
 

@@ -43,8 +43,8 @@ const SEED: SeedMap = SeedMap {
         seed_key("message_redis_host", SeedTo::Ignored("reports go to a stream on the queue's own Redis")),
         seed_key("message_redis_port", SeedTo::Ignored("reports go to a stream on the queue's own Redis")),
         seed_key("message_queue", SeedTo::Ignored("reports go to a stream on the queue's own Redis")),
-        seed_key("mysqlkeeptime", SeedTo::Ignored("reserved in the seed, never used")),
-        seed_key("rediskeeptime", SeedTo::Ignored("reserved in the seed, never used")),
+        seed_key("mysqlkeeptime", SeedTo::Ignored("reserved in UBackup, never used")),
+        seed_key("rediskeeptime", SeedTo::Ignored("reserved in UBackup, never used")),
     ],
     sections: None,
 };

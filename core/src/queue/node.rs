@@ -27,13 +27,13 @@ pub enum Forgetting {
     Copies(u64),
 }
 
-/// What a puller that ends says of itself with its last beat, as why it is paused.
-const STOPPED: &str = "stopped";
-
 impl NodeBeat {
+    /// What a puller that ends says of itself with its last beat, as why it is paused.
+    pub const STOPPED: &str = "stopped";
+
     /// Whether it is its puller's last: the node is there again with the next one.
     pub fn has_stopped(&self) -> bool {
-        self.paused.as_deref() == Some(STOPPED)
+        self.paused.as_deref() == Some(Self::STOPPED)
     }
 }
 
@@ -93,7 +93,7 @@ impl Queue {
     /// [`LinkError`].
     pub async fn forget_node(&self, node_id: &NodeId, silence: Duration) -> Result<Forgetting, LinkError> {
         let mut call = script::FORGET.prepare_invoke();
-        call.arg(node_id.as_str()).arg(micros(silence)).arg(STOPPED);
+        call.arg(node_id.as_str()).arg(micros(silence)).arg(NodeBeat::STOPPED);
         let (answer, count): (String, u64) = self.run(&call).await?;
         match answer.as_str() {
             "forgotten" => Ok(Forgetting::Forgotten),

@@ -54,7 +54,7 @@ pub struct BackupView {
     pub files: u64,
     /// Place in its chain: `full`, `increment` or `differential`.
     pub position: Option<&'static str>,
-    /// Number in its chain, 0 for the full; of seed clients not known.
+    /// Number in its chain, 0 for the full; of UBackup's hosts not known.
     pub sequence: Option<u32>,
     /// When its run started, UTC milliseconds.
     #[schema(value_type = i64)]

@@ -122,7 +122,7 @@ pub struct ClusterView {
     pub resting: Vec<HostView>,
     /// How many such hosts there are.
     pub resting_total: u64,
-    /// Jobs waiting, as a queue reporter last said. Reporters of the seed see the inbox only.
+    /// Jobs waiting, as a queue reporter last said. Reporters of UBackup see the inbox only.
     pub reported_size: Option<u64>,
     /// When it said so, UTC milliseconds.
     #[schema(value_type = Option<i64>)]

@@ -26,7 +26,7 @@ pub struct Business {
     #[serde(default)]
     #[schema(value_type = String)]
     pub name: Label,
-    /// The row's number; the seed's instance table points at it. Given by the registry when left out.
+    /// The row's number; UBackup's instance table points at it. Given by the registry when left out.
     #[serde(default)]
     pub id: Option<u64>,
 }
@@ -39,7 +39,7 @@ pub struct TypeEntry {
     /// Its name, as messages carry it.
     #[schema(value_type = String, example = "mysql")]
     pub name: BackupType,
-    /// The row's number; the seed's instance table points at it. Given by the registry when left out.
+    /// The row's number; UBackup's instance table points at it. Given by the registry when left out.
     #[serde(default)]
     pub id: Option<u64>,
     /// On how many nodes its backups are kept: 1 or 2.
