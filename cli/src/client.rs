@@ -151,7 +151,11 @@ impl Client {
                 .note(problem.unwrap_or_default().detail);
         }
         let Some(problem) = problem else {
-            return Failure::new(exit, format!("{} answered {status}; is it a longshore-dashboard?", self.server));
+            let guess = match status {
+                StatusCode::GATEWAY_TIMEOUT => "it took too long, and may still be at it",
+                _ => "is it a longshore-dashboard?",
+            };
+            return Failure::new(exit, format!("{} answered {status}; {guess}", self.server));
         };
         let mut failure = Failure::new(exit, problem.detail);
         for row in problem.rows {

@@ -1,6 +1,6 @@
 //! `longshore-dashboard`: loads the configuration, opens what the service needs, and serves until it is told to stop.
 
-use std::io::Write as _;
+use std::{io::Write as _, path::Path};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -106,7 +106,9 @@ async fn check(settings: &Settings) -> anyhow::Result<Exit> {
     };
     // What the first start makes is not made here: it would belong to whoever asks.
     let (data, registry) = (settings.data_dir.display(), settings.data_dir.join("registry.sqlite"));
-    if [settings.token_file(), settings.data_dir.join(RESTORE_KEY_FILE)].iter().all(|file| file.exists()) {
+    // A file that may not be looked for is there, as far as anyone knows.
+    let is_there = |file: &Path| file.try_exists().unwrap_or(true);
+    if [settings.token_file(), settings.data_dir.join(RESTORE_KEY_FILE)].iter().all(|file| is_there(file)) {
         match Keys::open(&settings.data_dir, settings.token_file.as_deref()) {
             Ok(_) => note(true, format!("data folder {data}")),
             Err(error) => note(false, error.to_string()),
@@ -114,7 +116,7 @@ async fn check(settings: &Settings) -> anyhow::Result<Exit> {
     } else {
         note(true, format!("data folder {data}: its keys are made at the first start"));
     }
-    if registry.exists() {
+    if is_there(&registry) {
         match Registry::open(&registry) {
             Ok(_) => note(true, "registry".to_owned()),
             Err(error) => note(false, format!("registry: {error}")),

@@ -16,7 +16,7 @@ pub enum Class {
     /// This node's disk, though perhaps because of what the job brings: again later, and this node takes no job for a while.
     /// When the disk takes nothing from anyone, it is as [`Class::NodeUnfit`].
     NodeRests,
-    /// The host, or this node's disk: as [`Class::Again`], unless the disk takes nothing; then as [`Class::NodeUnfit`].
+    /// The host, or this node's disk: as [`Class::Again`], unless the disk is full or takes nothing; then it is [`Class::NodeUnfit`].
     AgainOrUnfit,
     /// This node's own, whatever the job: given back with nothing counted, and this node takes no job for a while.
     NodeUnfit,
@@ -68,6 +68,15 @@ impl Failure {
             }
             _ => failure,
         }
+    }
+
+    /// The same where this node's disk was found to take nothing: then what may have been the host's was not.
+    pub fn of_failing_disk(self) -> Self {
+        if self.class != Class::AgainOrUnfit {
+            return self;
+        }
+        let reason = Reason::new(ReasonCode::StoreFailed, format!("the disk takes nothing: {}", self.reason.text));
+        Self { reason, class: Class::NodeUnfit }
     }
 
     /// We ended the transfer: a drain, or a lease that was lost.

@@ -344,8 +344,9 @@ impl<'a> Worker<'a> {
             let given_back = matches!(given_back, Ok(Ok(Held::Yours)));
             return tracing::info!(given_back, "transfer ended, its partial is kept");
         }
+        let failure = if disk == Disk::Fine { failure } else { failure.of_failing_disk() };
         node.failed_with(format!("{} of {}: {}", lease.job.id, lease.job.key(), failure.reason));
-        if failure.class.may_be_disk() && (disk != Disk::Fine || failure.class != Class::AgainOrUnfit) {
+        if matches!(failure.class, Class::NodeRests | Class::NodeUnfit) {
             node.rest();
             if disk == Disk::Full {
                 // A partial on a full disk would keep the node paused for nothing.

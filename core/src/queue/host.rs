@@ -28,15 +28,12 @@ pub struct MailboxEntry {
 }
 
 impl MailboxEntry {
-    /// From `REVISION OUTCOME WRITTEN`.
+    /// From `REVISION OUTCOME WRITTEN`; entries of an earlier version end with the outcome.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (revision, rest) = text.split_once(' ')?;
-        let (outcome, written) = rest.split_once(' ')?;
-        Some(Self {
-            revision: revision.parse().ok()?,
-            outcome: Outcome::parse(outcome)?,
-            written: written.parse().ok()?,
-        })
+        let mut words = text.split(' ');
+        let (revision, outcome) = (words.next()?.parse().ok()?, Outcome::parse(words.next()?)?);
+        let written = words.next().map_or(Ok(revision), str::parse).ok()?;
+        Some(Self { revision, outcome, written })
     }
 }
 
@@ -125,4 +122,20 @@ fn mailbox_key(host: &ServerId) -> String {
 /// Whether an agent will look for this job's end. Seed clients have none and never look.
 pub(super) fn mail(job: &Job) -> &'static str {
     if job.agent.is_some() { "1" } else { "0" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_an_earlier_version_is_as_old_as_its_lease() {
+        let parse = MailboxEntry::parse;
+        let (revision, outcome) = (5, Outcome::Stored);
+        assert_eq!(parse("5 stored 7"), Some(MailboxEntry { revision, outcome, written: 7 }));
+        assert_eq!(parse("5 stored"), Some(MailboxEntry { revision, outcome, written: 5 }));
+        for damaged in ["", "5", "5 lost 7", "5 stored x", "x stored 7"] {
+            assert_eq!(parse(damaged), None, "{damaged}");
+        }
+    }
 }

@@ -143,16 +143,19 @@ impl ReportReader {
         self.ensure_group().await?;
         self.own_after = Some("0".to_owned());
         let mut start = "0-0".to_owned();
-        let mut adopted = Vec::new();
+        // Given out all at once: what an earlier round brought must not be in hand when a later one fails.
+        let mut found = Vec::new();
         loop {
             let mut command = redis::cmd("XAUTOCLAIM");
             command.arg(&self.stream).arg(&self.group).arg(&self.consumer).arg(micros(idle) / 1000).arg(&start);
-            command.arg("COUNT").arg(most - adopted.len());
+            command.arg("COUNT").arg(most - found.len());
             let mut answer = self.queue.query::<Vec<Value>>(&command).await?.into_iter();
             let next = answer.next().and_then(|next| redis::from_redis_value::<String>(next).ok()).unwrap_or_default();
-            adopted.extend(self.give_out(answer.next().unwrap_or(Value::Nil)).await?);
-            if next == "0-0" || next.is_empty() || adopted.len() >= most {
-                return Ok(adopted);
+            if let Some(Value::Array(more)) = answer.next() {
+                found.extend(more);
+            }
+            if next == "0-0" || next.is_empty() || found.len() >= most {
+                return self.give_out(Value::Array(found)).await;
             }
             start = next;
         }

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -197,6 +197,7 @@ async fn a_disk_that_becomes_read_only_between_two_files_of_a_folder_costs_its_j
     assert!(files(&arrived).len() < 6000, "in the middle of the transfer");
     wait_until("the job is given back", SOON, async || puller.log().contains("no attempt counted")).await;
     paused(&cluster, "resting").await;
+    assert!(!puller.log().contains("the host has no such file\"") && puller.log().contains("the disk takes nothing"));
     let other = cluster.puller("2");
     let report = cluster.report_of(&job).await;
     assert_eq!((report.outcome, report.attempts), (Outcome::Stored, 1), "{:?}", report.reason);
@@ -245,10 +246,10 @@ async fn what_a_disk_gives_back_otherwise_than_it_took_it_is_kept_aside_and_fetc
     wait_until("all is here", SOON, async || changed(&arrived) == source).await;
     // On the disk itself one bit turns over, below the whole bytes that the system still has in memory.
     fs::File::open(&arrived).unwrap().sync_all().unwrap();
-    let mut blocks = fs::read(image(&cluster)).unwrap();
-    let block = blocks.chunks_mut(1024).find(|block| good.starts_with(block)).unwrap();
-    block[500] ^= 1;
-    fs::write(image(&cluster), &blocks).unwrap();
+    let blocks = fs::read(image(&cluster)).unwrap();
+    let block = blocks.chunks(1024).position(|block| good.starts_with(block)).unwrap();
+    let device = fs::File::options().write(true).open(image(&cluster)).unwrap();
+    device.write_all_at(&[good[500] ^ 1], block as u64 * 1024 + 500).unwrap();
     assert!(fs::read(&arrived).unwrap() == good, "nobody sees it yet");
     puller.process.signal(Signal::CONT);
     let kept = disk.0.join(format!(".corrupt/{}/a", job.id));

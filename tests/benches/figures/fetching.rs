@@ -114,6 +114,11 @@ impl Fetching<'_> {
         self.puller.id()
     }
 
+    /// From `earlier` to the jobs' push, in seconds.
+    pub(crate) fn pushed_after(&self, earlier: Instant) -> f64 {
+        self.started.duration_since(earlier).as_secs_f64()
+    }
+
     /// Waits until every job is reported as stored.
     pub(crate) fn end(self) -> anyhow::Result<Fetched> {
         let mut connection = self.site.redis.connection();

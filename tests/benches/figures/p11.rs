@@ -65,8 +65,8 @@ fn puller(source: &Path, names: &[String], rsync_port: u16) -> anyhow::Result<f6
     }
     let site = Site::with(&jobs)?;
     let started = Instant::now();
-    site.begin(SLOTS, "")?.end()?;
-    Ok(started.elapsed().as_secs_f64())
+    let fetching = site.begin(SLOTS, "")?;
+    Ok(fetching.pushed_after(started) + fetching.end()?.seconds)
 }
 
 /// Seconds that the seed's loop takes.

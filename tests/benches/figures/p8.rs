@@ -92,7 +92,7 @@ fn store_all(redis: &Redis) -> anyhow::Result<usize> {
     for job in &jobs {
         let job: serde_json::Value = serde_json::from_str(job)?;
         let id = job["id"].as_str().context("a job has an id")?;
-        let (entry, offered) = ("1795143655123456 stored", format!("longshore:offered:{id}"));
+        let (entry, offered) = ("1795143655123456 stored 1795143655123456", format!("longshore:offered:{id}"));
         redis::cmd("HSET").arg("longshore:mailbox:1").arg(id).arg(entry).exec(&mut connection)?;
         redis::cmd("DEL").arg("level1").arg(offered).exec(&mut connection)?;
     }

@@ -113,8 +113,8 @@ impl Trial {
         });
         // A young one is left for a later run: these are made old.
         for (id, end) in reports {
-            let (revision, outcome) = end.split_once(' ').unwrap();
-            let old = format!("{} {outcome}", revision.parse::<u64>().unwrap() - 11_000_000);
+            let (report, written) = end.rsplit_once(' ').unwrap();
+            let old = format!("{report} {}", written.parse::<u64>().unwrap() - 11_000_000);
             redis::cmd("HSET").arg(&key).arg(id).arg(old).exec(&mut redis).unwrap();
         }
         let output = self.cluster.agent_with(&["run"], &[("LONGSHORE_STOP_AT", step)]);

@@ -114,15 +114,12 @@ impl Doing<'_> {
         body["admitted_until"] = seen["admitted_until"].clone();
         let mut done = Done::default();
         let ended = self.perform(&body, &mut done).await;
-        let is_begun = done.changed > 0 || !done.left.is_empty();
         // What was done is told also when the rest failed.
-        if ended.is_ok() || is_begun {
-            self.tell(&done)?;
-        }
-        ended.map_err(|failure| match is_begun {
-            true => failure.note("the request that failed may have changed some, too; the same command goes on"),
-            false => failure,
+        let told = if ended.is_ok() || done.changed > 0 || !done.left.is_empty() { self.tell(&done) } else { Ok(()) };
+        ended.map_err(|failure| {
+            failure.note("the request that failed may have changed some; the same command goes on")
         })?;
+        told?;
         Ok(if done.left.is_empty() && !done.more { Exit::Done } else { Exit::FoundWrong })
     }
 

@@ -12,7 +12,7 @@ if not job then
   -- What ended last, the job or its second copy.
   local own, copy = call('GET', ended_key(id)) or '0 ', call('GET', ended_key(copy_of(id))) or '0 '
   local last = tonumber(own:match('^%d+')) >= tonumber(copy:match('^%d+')) and own or copy
-  return last:match(' cancelled ') and 'done' or 'unknown'
+  return last:match('^%d+ (%a+)') == 'cancelled' and 'done' or 'unknown'
 end
 if job.state == 'dead' or not meant:find(',' .. job.state .. ',', 1, true) then
   return job.state
