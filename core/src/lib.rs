@@ -13,6 +13,7 @@ pub mod digest;
 pub mod exit;
 pub mod ids;
 pub mod incoming;
+pub mod jitter;
 pub mod job;
 pub mod legacy;
 pub mod metrics;

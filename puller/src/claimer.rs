@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
+    jitter::jittered,
     policy::PerSecond,
     queue::{ClaimRequest, Claimed, HostLimits, Idle, Lease, Room},
     redis_link::LinkError,
@@ -14,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{node::Node, policy::Effective, worker::jittered};
+use crate::{node::Node, policy::Effective};
 
 /// Waits between two questions when there was nothing, doubled from the first to the second.
 pub const POLL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
     NodeBeat,
+    jitter::jittered,
     queue::{Idle, Lease},
     shutdown::Shutdown,
 };
@@ -26,7 +27,7 @@ use crate::{
     progress::Progress,
     recovery,
     rsync::process::GRACE,
-    worker::{self, Taken, jittered},
+    worker::{self, Taken},
 };
 
 const BEAT_EVERY: Duration = Duration::from_secs(5);

@@ -20,6 +20,7 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use longshore_core::{
     Millis, Outcome, ReasonCode, Report,
+    jitter::jittered,
     queue::{End, Held, Lease, Patience, Returned, Settled},
     redis_link::LinkError,
     report::{REPORT_VERSION, Reason, Transfer},
@@ -491,11 +492,4 @@ impl<'a> Worker<'a> {
             }
         }
     }
-}
-
-/// Between 75 % and 125 % of `duration`, so that many nodes and jobs don't come back in one instant.
-pub fn jittered(duration: Duration) -> Duration {
-    let random = longshore_core::JobId::fresh().to_string();
-    let part = u8::from_str_radix(&random[random.len() - 2..], 16).unwrap_or(128);
-    duration.mul_f64(0.75 + f64::from(part) / 510.0)
 }

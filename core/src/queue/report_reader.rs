@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::{Queue, claim::micros, key};
 use crate::{
-    HostBeat, Millis, Report, beat::BEAT_VERSION, redis_link::LinkError, report::REPORT_VERSION, shutdown::Shutdown,
+    HostBeat, Millis, Report, beat::BEAT_VERSION, jitter::jittered, redis_link::LinkError, report::REPORT_VERSION,
+    shutdown::Shutdown,
 };
 
 /// While nothing comes, the stream is asked after this long, then after twice that, and so on.
@@ -291,10 +292,4 @@ fn body(fields: Fields) -> StreamBody {
 
 fn known(version: u32, ours: u32) -> Result<(), String> {
     if version == ours { Ok(()) } else { Err(format!("version {version}; this build reads {ours}")) }
-}
-
-/// Between three quarters and five quarters of it, so that consumers don't ask in step.
-fn jittered(pause: Duration) -> Duration {
-    let share = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
-    pause.mul_f64(0.75 + share / 2.0)
 }

@@ -15,3 +15,4 @@ mod program;
 mod registry;
 mod restore;
 mod server;
+mod why;

@@ -4,10 +4,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use longshore_catalog::{Access, Catalog, CatalogConfig, Freshness, Put};
 use longshore_core::{
-    InstanceKey, JobId, Millis, NodeBeat, RelativePath, Report,
+    InstanceKey, Job, JobId, Millis, NodeBeat, NodeId, RelativePath, Report,
     chain::{ChainLink, ChainPosition, FullBackup},
     config::RedisConfig,
-    queue::Queue,
+    queue::{BatchLimit, ClaimRequest, Claimed, HostLimits, Lease, Level, Queue, Room},
     redis_link::RedisLink,
     shutdown::Shutdown,
 };
@@ -109,6 +109,58 @@ impl Server {
         assert!(put.iter().all(|put| *put == Put::Written), "{put:?}");
         self.catalog.put_freshness(&Freshness::summary(reports)).await.unwrap();
     }
+
+    /// Offers and admits a job of so many bytes.
+    pub(crate) async fn job(&self, host: &str, size_bytes: u64) -> Job {
+        let mut job: Job = serde_json::from_str(&fixture("job-v1.json")).unwrap();
+        job.id = JobId::fresh();
+        job.server_id = host.parse().unwrap();
+        job.queue = "level1".parse().unwrap();
+        job.content.as_mut().unwrap().size_bytes = size_bytes;
+        self.queue.offer(&job).await.unwrap();
+        self.queue.admit(&[level1()], 9).await.unwrap();
+        job
+    }
+
+    /// What a node gets that has so much room.
+    pub(crate) async fn claim(&self, node: &str, room_bytes: u64) -> Option<Lease> {
+        self.claim_with(node, Room { bytes: room_bytes, inodes: u64::MAX, ceiling_bytes: 1 << 40 }).await
+    }
+
+    pub(crate) async fn claim_with(&self, node: &str, room: Room) -> Option<Lease> {
+        let (node_id, levels): (NodeId, _) = (node.parse().unwrap(), [level1()]);
+        let request = ClaimRequest {
+            node_id: &node_id,
+            request_id: uuid::Uuid::now_v7(),
+            levels: &levels,
+            room,
+            weight: 100,
+            free_slots: 1,
+            lease: std::time::Duration::from_secs(60),
+            host: HostLimits { transfers: 2, starts_per_second: 0.0 },
+            batch: BatchLimit { jobs: 1, bytes: u64::MAX },
+        };
+        match self.queue.claim(&request).await.unwrap() {
+            Claimed::Jobs(mut leases) => leases.pop(),
+            Claimed::Nothing(_) => None,
+        }
+    }
+
+    pub(crate) async fn change(&self, action: &str, body: Value) -> Value {
+        let request = self.request(Method::POST, &format!("/api/v1/{action}")).json(&body);
+        self.json(request.header("x-longshore-operator", "alice@control"), 200).await
+    }
+
+    /// The value of one metric, by its whole name with labels.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+        line.map(|value| value.parse().unwrap())
+    }
+
+    pub(crate) async fn why(&self, what: impl std::fmt::Display) -> Value {
+        self.get(&format!("/api/v1/why/{what}")).await
+    }
 }
 
 impl Drop for Server {
@@ -178,4 +230,14 @@ pub(crate) fn beat(node_id: &str) -> NodeBeat {
     beat.node_id = node_id.parse().unwrap();
     beat.at = Millis::now();
     beat
+}
+
+pub(crate) fn level1() -> Level {
+    Level::new("level1".parse().unwrap())
+}
+
+/// A `why` whose answer has these words.
+#[track_caller]
+pub(crate) fn says(why: &Value, wanted: &str) {
+    assert!(why["answer"].as_str().unwrap().contains(wanted), "{wanted:?} in {why:#}");
 }
