@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -62,14 +62,19 @@ async fn survives(cluster: Cluster, jobs: Vec<Job>, mut disturb: impl FnMut(&Clu
         (0..3).map(|n| tokio::spawn(work(queue_at(&cluster.redis), format!("node{n}"), Arc::clone(&stop)))).collect();
     let offering = jobs.clone();
     let queue = cluster.queue.clone();
+    let offered = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&offered);
     let offers = tokio::spawn(async move {
         for job in &offering {
             insist(|| queue.offer(job)).await;
+            counted.fetch_add(1, Ordering::Relaxed);
         }
     });
     let mut disturbances = 0;
     while !offers.is_finished() || disturbances < 5 {
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        let before = offered.load(Ordering::Relaxed);
+        let goes_on = async || offers.is_finished() || offered.load(Ordering::Relaxed) > before;
+        wait_until("one more is offered", Duration::from_secs(60), goes_on).await;
         tokio::task::block_in_place(|| disturb(&cluster));
         disturbances += 1;
     }
