@@ -13,7 +13,7 @@ use std::{
 };
 
 use longshore_core::{Policy, config::RedisConfig, policy::POLICY_VERSION, queue::Queue, redis_link::RedisLink};
-use longshore_tests::{Passage, Program, Proxy, Redis, ShiftedClock, SmallDisk, free_port};
+use longshore_tests::{Passage, Program, Proxy, Redis, ShiftedClock, SmallDisk, free_port, wait_until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -253,9 +253,8 @@ impl Site {
         runtime.block_on(async {
             let queue = Queue::new(RedisLink::new(&config));
             // Redis may be away just now.
-            while queue.publish_policy(policy).await.is_err() && !self.is_over() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            let published = async || queue.publish_policy(policy).await.is_ok() || self.is_over();
+            wait_until("the rules are published", Duration::from_secs(300), published).await;
         });
     }
 
